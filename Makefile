@@ -1,0 +1,64 @@
+# Two commands matter: `make course` and `make test`. Each sets up what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: course test lab book check-python sync publish lock format clean
+
+course: $(READY)
+	$(BIN)/slmops fetch
+	$(BIN)/slmops run
+
+test: $(READY)
+	$(BIN)/slmops fetch
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+	rm -rf build/test
+	$(BIN)/python tools/notebooks.py derive build/test/notebooks
+	PYTHONPATH=$(CURDIR)/tests/guard SLMOPS_PROFILE=quick SLMOPS_ARTIFACTS=$(CURDIR)/build/test/artifacts \
+	  SLMOPS_BUILD=$(CURDIR)/build/test \
+	  $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v build/test/notebooks
+
+lab: $(READY)
+	$(BIN)/slmops fetch
+	$(BIN)/jupyter lab notebooks
+
+book: $(READY) book/_static/vendor
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book . build/book
+	@echo "The book: build/book/index.html"
+
+# MathJax inside the book, so that formulas need no network; without npm the pages load it from its CDN
+book/_static/vendor:
+	@if command -v npm >/dev/null; then \
+	  mkdir -p $@ build/npm && cd build/npm && npm pack --silent mathjax@3.2.2 >/dev/null && \
+	  tar xzf mathjax-3.2.2.tgz package/es5/tex-svg.js && cp package/es5/tex-svg.js $(CURDIR)/$@/ ; \
+	else echo "npm is not here: formulas in the book will need a network."; fi
+
+$(READY): requirements.lock pyproject.toml | check-python
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
+	@touch $@
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit("The course needs Python 3.11 or newer, this is %d.%d: run make with PYTHON=python3.11." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+
+# For those who work on the course:
+sync: $(READY)  # cells of notebooks/*.py into the .ipynb
+	$(BIN)/python tools/notebooks.py sync
+
+publish: $(READY)  # outputs of the last `make course` into the .ipynb
+	$(BIN)/python tools/notebooks.py publish
+
+lock: $(READY)  # torch brings its own CUDA packages where it needs them, so they are not pinned here
+	$(BIN)/python -m pip install -q uv
+	( echo "# Every package the course uses, pinned for Linux, macOS and Windows. Renew with: make lock"; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header pyproject.toml \
+	  | grep -vE '^(nvidia-|cuda-|triton)' ) > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build artifacts
