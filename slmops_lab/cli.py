@@ -1,0 +1,170 @@
+"""The `slmops` command."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from slmops_lab import base_model, chapters, claims, settings
+from slmops_lab import data as data_folders
+from slmops_lab.settings import CourseError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders.")
+app.add_typer(data_app, name="data")
+out = Console(soft_wrap=True)
+
+NEEDS = {"python": (3, 11), "memory_gb": 6, "disk_gb": 5}
+PACKAGES = ["torch", "transformers", "peft", "onnxruntime-genai", "foundry-local-sdk", "jupyterlab"]
+
+
+def main():
+    """Entry point: a `CourseError` is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except CourseError as error:
+        sys.exit(f"slmops: {error}")
+
+
+@app.command()
+def doctor():
+    """Say what this machine can run, and what is missing."""
+    findings = list(_findings())
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "found", "what to do"):
+        table.add_column(heading)
+    for good, what, found, advice in findings:
+        table.add_row(f"[{'green' if good else 'red'}]{'ok' if good else 'no'}[/] {what}", found, advice)
+    out.print(table)
+    if not all(good for good, *_ in findings):
+        raise typer.Exit(1)
+
+
+def _findings():
+    """Yield (good, what, found, advice where it is not good)."""
+    version = sys.version_info[:2]
+    yield _finding(version >= NEEDS["python"], "Python", platform.python_version(), "use 3.11 or newer")
+    cores = settings.threads()
+    yield _finding(cores >= 2, "processor cores", str(cores), "expect it to take twice the time")
+    memory = psutil.virtual_memory().total / 1e9
+    enough = memory >= NEEDS["memory_gb"]
+    yield _finding(enough, "memory", f"{memory:.0f} GB", f"{NEEDS['memory_gb']} GB are needed")
+    existing = next(p for p in [settings.home(), *settings.home().parents] if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    room = free >= NEEDS["disk_gb"]
+    yield _finding(room, "free disk", f"{free:.0f} GB at {existing}", "set SLMOPS_HOME to another disk")
+    writable = os.access(existing, os.W_OK)
+    yield _finding(writable, "model cache", str(settings.home()), "set SLMOPS_HOME to a writable folder")
+    for package in PACKAGES:
+        try:
+            found, good = importlib.metadata.version(package), True
+        except importlib.metadata.PackageNotFoundError:
+            found, good = "missing", False
+        yield _finding(good, package, found, "pip install -r requirements.lock")
+    fetched = (settings.home() / "smollm2-135m" / "config.json").is_file()
+    yield _finding(fetched, "base model", "fetched" if fetched else "not yet", "slmops fetch")
+    yield _finding(True, "telemetry", "switched off", "")
+    yield _finding(True, "bf16 arithmetic", _bf16(), "")
+
+
+def _finding(good, what, found, advice):
+    return good, what, found, "" if good else advice
+
+
+def _bf16():
+    from slmops_lab.training import fast_bf16
+
+    return "fast here" if fast_bf16() else "slow here: training uses fp32 and takes about twice as long"
+
+
+@app.command()
+def fetch(model: Annotated[str, typer.Argument()] = "smollm2-135m"):
+    """Download the base model, unless it is there."""
+    out.print(f"Base model: {base_model.fetch(model)}")
+
+
+@app.command()
+def run(
+    chapter: Annotated[list[str] | None, typer.Argument(help="names or numbers; all if none")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, repeatable")] = None,
+    profile: Annotated[str | None, typer.Option(help="full or quick")] = None,
+):
+    """Execute chapters headlessly; the executed notebooks go to build/notebooks."""
+    values = chapters.parse_parameters(parameter or [])
+    profile = profile or values.get("profile") or os.environ.get("SLMOPS_PROFILE") or "full"
+    if profile not in settings.PROFILES:
+        known = ", ".join(settings.PROFILES)
+        raise CourseError(f"There is no profile '{profile}': give one of {known}.")
+    if "dataset" in values:
+        values["dataset"] = str(settings.dataset_folder(values["dataset"]))
+    if profile != "full":
+        values["profile"] = profile
+    notebooks = [chapters.find(name) for name in chapter or chapters.names()]
+    if not notebooks:
+        raise CourseError(f"There are no notebooks in {chapters.NOTEBOOKS}.")
+    for notebook in notebooks:  # before the first one has run for minutes
+        _refuse_unknown(notebook, values)
+    build = settings.build_folder(profile)
+    for notebook in notebooks:
+        out.print(f"{notebook.stem} ...")
+        report = chapters.execute(str(notebook), values, build)
+        minutes, gigabytes = report["seconds"] / 60, report["peak_bytes"] / 1e9
+        out.print(f"{notebook.stem}: {minutes:.1f} minutes, at most {gigabytes:.1f} GB")
+    ledger(profile)
+
+
+def _refuse_unknown(notebook, values):
+    known = chapters.parameters_of(notebook)
+    if unknown := sorted(set(values) - known):
+        raise CourseError(f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known))}.")
+
+
+@app.command()
+def ledger(profile: Annotated[str, typer.Option()] = "full"):
+    """Print the claims ledger of the last run."""
+    rows = claims.table(settings.build_folder(profile))
+    if rows.empty:
+        out.print("The ledger is empty: run the chapters first (make course).")
+        return
+    table = Table(title="Claims ledger", title_justify="left")
+    for column in rows.columns:
+        table.add_column(column)
+    for row in rows.itertuples(index=False):
+        table.add_row(*map(str, row))
+    out.print(table)
+
+
+@data_app.command("check")
+def data_check(folder: Path):
+    """Say, with file and line, what is wrong in a data folder."""
+    problems = data_folders.check(settings.dataset_folder(folder))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise CourseError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}.")
+    sizes = data_folders.load(settings.dataset_folder(folder)).sizes()["records"]
+    print("No problems: " + ", ".join(f"{count} {name}" for name, count in sizes.items() if count))
+
+
+@data_app.command("import")
+def data_import(
+    csv: Path,
+    text_column: Annotated[str, typer.Option()],
+    label_column: Annotated[str, typer.Option()],
+    to: Annotated[Path, typer.Option("--out")],
+    test: Annotated[Path | None, typer.Option(help="CSV with the test messages")] = None,
+    labelled: Annotated[int | None, typer.Option(help="keep N labelled, the rest is the pool")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+):
+    """Make a data folder out of a CSV file: one message and one label per line."""
+    made = data_folders.import_csv(csv, text_column, label_column, to, test, labelled, seed)
+    sizes = ", ".join(f"{count} {name}" for name, count in made.sizes()["records"].items() if count)
+    print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")

@@ -1,0 +1,72 @@
+"""From a teacher to training examples for a student.
+
+Sequence-level distillation (Kim and Rush 2016, https://arxiv.org/abs/1606.07947): the student
+learns from the text that the teacher writes. `study` adds what the teacher was thinking: its last
+hidden states, computed once and reused in every epoch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from slmops_lab import evaluate, training
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of one pool record. `answer` is None where the teacher's text is unusable."""
+
+    id: str
+    text: str
+    said: str
+    answer: dict | None
+    problem: str | None
+
+
+def label(model, tokenizer, task, records, batch_size=32):
+    """Let the teacher answer records without answers: a list of `Labelled`, in the same order.
+
+    A text that is no valid answer, or that copies something the message does not say, keeps its
+    reason in `problem` and never becomes training data.
+    """
+    chats = [task.messages(record["text"]) for record in records]
+    texts = evaluate.generate(model, tokenizer, chats, batch_size=batch_size, label="labelling")
+    labelled = []
+    for record, said in zip(records, texts, strict=True):
+        reading = task.read(said)
+        problem = reading.problem or task.problem(reading.answer, record["text"])
+        answer = None if problem else reading.answer
+        labelled.append(Labelled(record["id"], record["text"], said, answer, problem))
+    return labelled
+
+
+@torch.inference_mode()
+def study(model, tokenizer, examples, batch_size=16):
+    """The teacher reads examples with their answers, once.
+
+    Returns (examples, confidences): each example gains `teacher_states`, (answer tokens, hidden
+    size) in bfloat16, the states from which the teacher predicts the answer; the confidence is the
+    probability that the teacher gives to the whole answer.
+    """
+    batch_of = training.collate(tokenizer)
+    head = model.get_output_embeddings()
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    studied, confidences = [None] * len(examples), [0.0] * len(examples)
+    with tqdm(total=len(examples), desc="teacher reads", leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = batch_of([examples[i] for i in chosen])
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.fast_bf16()):
+                states, targets = training.answer_states(
+                    model, batch["input_ids"], batch["attention_mask"], batch["labels"]
+                )
+                log_probs = head(states).float().log_softmax(-1)
+            gained = log_probs.gather(1, targets[:, None])[:, 0]
+            lengths = [sum(t != training.IGNORE for t in examples[i]["labels"]) for i in chosen]
+            parts = zip(chosen, states.split(lengths), gained.split(lengths), strict=True)
+            for i, own_states, own_gains in parts:
+                studied[i] = {**examples[i], "teacher_states": own_states.to(torch.bfloat16).clone()}
+                confidences[i] = float(own_gains.sum().exp())
+            bar.update(len(chosen))
+    return studied, confidences

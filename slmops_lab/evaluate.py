@@ -1,0 +1,163 @@
+"""Generate answers in batches, score them, and say how sure the scores are."""
+
+from dataclasses import dataclass
+
+import numpy
+import pandas
+import torch
+from scipy import stats
+from tqdm import tqdm
+
+from slmops_lab.tasks import Enum
+from slmops_lab.training import prompt_ids
+
+
+@torch.inference_mode()
+def generate(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering"):
+    """Greedy answers to a list of chats: a list of texts, in the same order.
+
+    Batches hold prompts of similar length, padded on the left. label None shows no progress bar.
+    """
+    prompts = [prompt_ids(tokenizer, chat) for chat in chats]
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    texts = [""] * len(prompts)
+    with tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt")
+            batch = batch.to(model.device)
+            out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+            answers = out[:, batch["input_ids"].shape[1] :]
+            decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
+            for i, text in zip(chosen, decoded, strict=True):
+                texts[i] = text
+            bar.update(len(chosen))
+    return texts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-record results: columns `exact`, one per field, and `valid`, all boolean."""
+
+    rows: pandas.DataFrame
+    readings: list
+
+    def save(self, path):
+        """Keep the per-record results as JSON, for a later paired comparison."""
+        self.rows.to_json(path, orient="split")
+
+    @classmethod
+    def load(cls, path):
+        """`Scores` saved before; their readings are not kept."""
+        return cls(pandas.read_json(path, orient="split").astype(bool), [])
+
+    @property
+    def exact(self):
+        """Share of records with every field right."""
+        return float(self.rows["exact"].mean())
+
+    def table(self):
+        """One row per measure: share right, 95 % interval, number of records."""
+        table = pandas.DataFrame({name: proportion(self.rows[name]) for name in self.rows}).T
+        table["n"] = len(self.rows)
+        return table.rename(index={"exact": "exact match", "valid": "valid JSON"})
+
+
+def score(task, records, texts):
+    """Compare model texts with the records' answers. An unreadable text is wrong in every field."""
+    readings = [task.read(text) for text in texts]
+    rows = []
+    for record, reading in zip(records, readings, strict=True):
+        got, want = reading.answer or {}, record["answer"]
+        right = {name: name in got and got[name] == want[name] for name in task.fields}
+        rows.append({"exact": all(right.values()), **right, "valid": reading.answer is not None})
+    return Scores(pandas.DataFrame(rows), readings)
+
+
+def proportion(successes):
+    """{'share', 'low', 'high'} with the 95 % Wilson interval (Wilson 1927, scipy's)."""
+    hits = numpy.asarray(successes, bool)
+    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return {"share": hits.mean(), "low": interval.low, "high": interval.high}
+
+
+def ratio(ours, theirs, seed=0):
+    """Mean of ours over mean of theirs on the same records, with a paired 95 % bootstrap interval.
+
+    Both are (records,) arrays; records are resampled together (scipy.stats.bootstrap, percentile).
+    Returns {'ratio', 'low', 'high'}.
+    """
+    ours, theirs = numpy.asarray(ours, float), numpy.asarray(theirs, float)
+
+    def statistic(a, b, axis):
+        return a.mean(axis) / numpy.maximum(b.mean(axis), 1e-12)
+
+    result = stats.bootstrap(
+        (ours, theirs),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        method="percentile",
+        random_state=numpy.random.default_rng(seed),
+    )
+    interval = result.confidence_interval
+    return {"ratio": statistic(ours, theirs, 0), "low": interval.low, "high": interval.high}
+
+
+def difference(ours, theirs, seed=0):
+    """Mean of ours minus mean of theirs, paired as in `ratio`. Returns {'points', 'low', 'high'}."""
+    gap = numpy.asarray(ours, float) - numpy.asarray(theirs, float)
+    if numpy.ptp(gap) == 0:
+        return {"points": gap[0], "low": gap[0], "high": gap[0]}
+    result = stats.bootstrap(
+        (gap,),
+        numpy.mean,
+        vectorized=True,
+        n_resamples=2000,
+        method="percentile",
+        random_state=numpy.random.default_rng(seed),
+    )
+    interval = result.confidence_interval
+    return {"points": gap.mean(), "low": interval.low, "high": interval.high}
+
+
+def keyword_baseline(task, train, texts, pairs=False):
+    """Answers of a model that only sees which words occur: what a language model has to beat.
+
+    Enum fields: logistic regression on the presence of words (scikit-learn); pairs=True makes it
+    stronger, with word pairs and tf-idf weights. Copy fields: the first piece of the text that has
+    the shape of a value seen in training. Returns a list of answer dicts.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    answers = [{} for _ in texts]
+    for name, field in task.fields.items():
+        labels = [record["answer"][name] for record in train]
+        if isinstance(field, Enum) and len(set(labels)) > 1:
+            words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) if pairs else CountVectorizer(binary=True)
+            model = make_pipeline(words, LogisticRegression(C=30 if pairs else 1, max_iter=1000))
+            values = model.fit([record["text"] for record in train], labels).predict(texts)
+        elif isinstance(field, Enum):
+            values = [labels[0]] * len(texts)
+        else:
+            values = _copy_by_shape(labels, texts)
+        for answer, value in zip(answers, values, strict=True):
+            answer[name] = None if value is None else str(value)
+    return answers
+
+
+def _copy_by_shape(labels, texts):
+    shapes = {_shape(label) for label in labels if label}
+    found = []
+    for text in texts:
+        pieces = (piece.strip(".,;:!?#()\"'") for piece in text.split())
+        found.append(next((p for p in pieces if _shape(p) in shapes), None))
+    return found
+
+
+def _shape(piece):
+    """'TT-48213' -> 'AA-00000'."""
+    return "".join("0" if c.isdigit() else "A" if c.isalpha() else c for c in piece)

@@ -1,0 +1,105 @@
+"""Time, memory and size, each measured one way everywhere."""
+
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import psutil
+
+WEIGHT_FILES = ("*.safetensors", "*.onnx", "*.onnx.data", "*.gguf")
+
+
+@dataclass
+class Elapsed:
+    """Seconds that a `timed` block took; filled in when it ends."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def timed():
+    """`with timed() as t: ...` then `t.seconds`, wall clock."""
+    elapsed = Elapsed()
+    started = time.perf_counter()
+    try:
+        yield elapsed
+    finally:
+        elapsed.seconds = time.perf_counter() - started
+
+
+def peak_memory():
+    """Largest resident size of this process so far, in bytes."""
+    if sys.platform.startswith("linux"):
+        # not getrusage: its maximum survives exec and would show the parent's size
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if os.name == "nt":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def weight_bytes(folder):
+    """Bytes of the weight files in a model folder: safetensors, ONNX, GGUF."""
+    return sum(f.stat().st_size for pattern in WEIGHT_FILES for f in Path(folder).glob(pattern))
+
+
+class FreshProcess:
+    """A new Python process that runs functions one at a time.
+
+    The functions come from importable modules. Its peak memory is that of nothing but their work.
+    """
+
+    def __init__(self):
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._pool.shutdown()
+
+    def call(self, function, *args):
+        """Result of function(*args) over there; its exceptions are raised here."""
+        return self._pool.submit(function, *args).result()
+
+    def peak_memory(self):
+        """`peak_memory` of that process, in bytes."""
+        return self.call(peak_memory)
+
+
+class MemoryWatch:
+    """Samples the resident size of this process's children until the block ends.
+
+    `peak` is the largest size that a single child process had, in bytes.
+    """
+
+    def __init__(self, every=0.25):
+        self.every = every
+        self.peak = 0
+
+    def __enter__(self):
+        import threading
+
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        me = psutil.Process()
+        while not self._stop.wait(self.every):
+            for child in me.children(recursive=True):
+                with suppress(psutil.Error):  # it may have just ended
+                    self.peak = max(self.peak, child.memory_info().rss)

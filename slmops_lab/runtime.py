@@ -1,0 +1,171 @@
+"""One `generate` over three runtimes: PyTorch, ONNX Runtime GenAI and Foundry Local.
+
+Each runtime answers one chat at a time, greedily, and loads no more than it needs: a process that
+serves an ONNX model never imports torch.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import pandas
+from tqdm import tqdm
+
+from slmops_lab import measure
+from slmops_lab.settings import CourseError, home, threads
+
+
+class TorchRuntime:
+    """PyTorch, from a Hugging Face folder, weights in fp32."""
+
+    def __init__(self, folder):
+        import torch
+
+        from slmops_lab import base_model
+
+        torch.set_num_threads(threads())
+        self.model, self.tokenizer = base_model.open_model(folder)
+
+    def generate(self, chat, max_new_tokens=64):
+        """Answer to a list of {'role', 'content'} as text."""
+        from slmops_lab import evaluate
+
+        return evaluate.generate(self.model, self.tokenizer, [chat], max_new_tokens, label=None)[0]
+
+    def close(self):
+        self.model = None
+
+
+class GenAIRuntime:
+    """ONNX Runtime GenAI, from a folder that `export.to_onnx` made."""
+
+    def __init__(self, folder):
+        import onnxruntime_genai as og
+
+        if not (Path(folder) / "genai_config.json").is_file():
+            raise CourseError(f"{folder} is no ONNX Runtime GenAI model: it has no genai_config.json.")
+        config = og.Config(str(folder))
+        options = {"session_options": {"intra_op_num_threads": threads()}}
+        config.overlay(json.dumps({"model": {"decoder": options}}))
+        self._og = og
+        self.model = og.Model(config)
+        self.tokenizer = og.Tokenizer(self.model)
+
+    def generate(self, chat, max_new_tokens=64):
+        """Answer to a list of {'role', 'content'} as text."""
+        prompt = self.tokenizer.apply_chat_template(json.dumps(chat), add_generation_prompt=True)
+        ids = self.tokenizer.encode(prompt)
+        params = self._og.GeneratorParams(self.model)
+        params.set_search_options(max_length=len(ids) + max_new_tokens, do_sample=False)
+        generator = self._og.Generator(self.model, params)
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return self.tokenizer.decode(generator.get_sequence(0)[len(ids) :])
+
+    def close(self):
+        self.model = self.tokenizer = None
+
+
+class FoundryRuntime:
+    """Foundry Local, in this process, from the same folder as `GenAIRuntime`.
+
+    The folder is registered in the local catalogue under its name; an older registration of that
+    name is replaced, so that a cell can be run again.
+    """
+
+    def __init__(self, folder, name="slmops-student"):
+        import foundry_local_sdk as foundry
+
+        self._foundry = foundry
+        cache = home() / "foundry"
+        cache.mkdir(parents=True, exist_ok=True)
+        configuration = foundry.Configuration(
+            app_name="slmops",
+            model_cache_dir=str(cache),
+            logs_dir=str(cache / "logs"),
+            log_level=foundry.LogLevel.WARNING,
+        )
+        self.manager = foundry.FoundryLocalManager(configuration)
+        catalog = self.manager.get_catalog(foundry.CatalogType.LOCAL)
+        identity = f"{name}:1"
+        if catalog.get_model(name) is not None:
+            catalog.unregister_model(identity)
+        with foundry.ModelInfoBuilder() as info:
+            info.set_string_property("task", "chat-completion")
+            self.model = catalog.register_model(
+                model_path=str(Path(folder).resolve()), model_id=identity, metadata=info
+            )
+        self.model.load()
+
+    def stream(self, chat, max_new_tokens=64):
+        """Yield the pieces of the answer to a list of {'role', 'content'} as they are made."""
+        foundry = self._foundry
+        search = foundry.SearchOptions(temperature=0.0, max_output_tokens=max_new_tokens)
+        with foundry.ChatSession(self.model) as session:
+            session.set_options(foundry.RequestOptions(search=search))
+            session.set_streaming(True)
+            with foundry.Request() as request:
+                for message in chat:
+                    make = getattr(foundry.MessageItem, message["role"])
+                    request.add_item(make(message["content"]))
+                for item in session.process_streaming_request(request):
+                    if isinstance(item, foundry.TextItem):
+                        yield item.text
+
+    def generate(self, chat, max_new_tokens=64):
+        """Answer to a list of {'role', 'content'} as text."""
+        return "".join(self.stream(chat, max_new_tokens))
+
+    def close(self):
+        self.model.unload()
+        self.manager.close()
+
+
+RUNTIMES = {"torch": TorchRuntime, "genai": GenAIRuntime, "foundry": FoundryRuntime}
+
+
+def open_runtime(kind, folder):
+    """'torch', 'genai' or 'foundry' and a model folder -> an object with generate and close."""
+    if kind not in RUNTIMES:
+        raise CourseError(f"There is no runtime '{kind}': give one of {', '.join(RUNTIMES)}.")
+    return RUNTIMES[kind](folder)
+
+
+def race(systems, chats, warm_up=3):
+    """Answer every chat with every system in turn, each in a fresh process of its own.
+
+    systems: {name: (kind, folder)}. They take turns message by message, so that whatever else the
+    machine does hits all of them alike; one works at a time. Returns (answers, memory): a DataFrame
+    with columns system, message, ms, text, and {name: peak bytes of its process}.
+    """
+    workers = {name: measure.FreshProcess() for name in systems}
+    rows = []
+    try:
+        for name, (kind, folder) in systems.items():
+            workers[name].call(_open_here, kind, str(folder))
+            for chat in chats[:warm_up]:
+                workers[name].call(_answer_here, chat)
+        for number, chat in enumerate(tqdm(chats, desc="race", leave=False)):
+            for name in systems:
+                text, milliseconds = workers[name].call(_answer_here, chat)
+                rows.append((name, number, milliseconds, text))
+        memory = {name: worker.peak_memory() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.__exit__()
+    return pandas.DataFrame(rows, columns=["system", "message", "ms", "text"]), memory
+
+
+_here = None
+
+
+def _open_here(kind, folder):
+    global _here
+    _here = open_runtime(kind, folder)
+
+
+def _answer_here(chat):
+    started = time.perf_counter()
+    text = _here.generate(chat)
+    return text, (time.perf_counter() - started) * 1e3

@@ -1,0 +1,179 @@
+"""Supervised training of a causal language model on short answers.
+
+transformers' Trainer does the work; this module adds what makes it fast on two cores: batches of
+similar length, bf16 arithmetic on fp32 weights where the processor has it, and the vocabulary head
+computed on answer tokens only (for a 135M model with 49,152 words that is a fifth of the work).
+"""
+
+import tempfile
+import time
+
+import pandas
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer_callback import PrinterCallback
+
+# Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
+# (gradient checkpointing), which keeps the 30-layer model below 4 GB on long messages.
+KEPT_ACTIVATIONS = 12_000
+IGNORE = -100  # PyTorch's and transformers' mark for "no loss here"
+
+
+def fast_bf16():
+    """Whether this machine computes bfloat16 at least as fast as float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def encode(tokenizer, messages, answer):
+    """One training example: {'input_ids', 'labels'}, both lists of the same length.
+
+    The prompt's labels are IGNORE: the loss looks at the answer and its end token only.
+    """
+    prompt = prompt_ids(tokenizer, messages)
+    target = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    return {"input_ids": prompt + target, "labels": [IGNORE] * len(prompt) + target}
+
+
+def prompt_ids(tokenizer, messages):
+    """Chat messages -> token ids that end where the model's answer begins."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def collate(tokenizer):
+    """Function: list of examples -> batch of (batch, longest) tensors, padded on the right.
+
+    Further tensors in an example, one row per answer token, are laid end to end.
+    """
+
+    def batch(examples):
+        longest = max(len(e["input_ids"]) for e in examples)
+
+        def padded(key, value):
+            rows = [e[key] + [value] * (longest - len(e[key])) for e in examples]
+            return torch.tensor(rows)
+
+        tensors = {
+            "input_ids": padded("input_ids", tokenizer.pad_token_id),
+            "labels": padded("labels", IGNORE),
+            "attention_mask": torch.tensor(
+                [[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples]
+            ),
+        }
+        for key in set(examples[0]) - {"input_ids", "labels", "length"}:
+            tensors[key] = torch.cat([e[key] for e in examples])
+        return tensors
+
+    return batch
+
+
+def answer_states(model, input_ids, attention_mask, labels):
+    """Last hidden states that predict answer tokens, and those tokens.
+
+    Returns (answer tokens, hidden size) and (answer tokens,), example after example.
+    """
+    decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = decoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    answer = labels[:, 1:] != IGNORE  # the state at position t predicts token t + 1
+    return hidden[:, :-1][answer], labels[:, 1:][answer]
+
+
+def answer_loss(model, states, targets, batch):
+    """Mean cross-entropy of the answer tokens: the ordinary loss."""
+    return cross_entropy(model.get_output_embeddings()(states).float(), targets)
+
+
+class AnswerTrainer(Trainer):
+    """Trainer whose loss is `loss(model, states, targets, batch)`, see `answer_loss`."""
+
+    def __init__(self, *args, loss=answer_loss, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss = loss
+        self.model_accepts_loss_kwargs = False  # the loss is a mean already
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self._checkpointed = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        layers = self._checkpointed
+        for layer in layers:
+            layer.gradient_checkpointing = inputs["input_ids"].numel() * len(layers) > KEPT_ACTIVATIONS
+        # accelerate would switch bf16 on in model.forward, which answer_states goes around
+        with self.accelerator.autocast():
+            states, targets = answer_states(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+            loss = self.loss(model, states, targets, inputs)
+        return (loss, {"states": states}) if return_outputs else loss
+
+
+class _Bar(TrainerCallback):
+    """One progress line instead of a log wall."""
+
+    def __init__(self, label):
+        self.label = label
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(total=state.max_steps, desc=self.label, leave=False)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def arguments(folder, **overrides):
+    """The course's TrainingArguments; every one of them can be overridden."""
+    values = {
+        "output_dir": str(folder),
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": fast_bf16(),
+        # many small steps learn more from a thousand examples than few large ones
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 3,
+        "learning_rate": 2e-4,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 10,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "train_sampling_strategy": "group_by_length",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 5,
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(**{**values, **overrides})
+
+
+def train(model, tokenizer, examples, label="training", loss=answer_loss, **overrides):
+    """Train in place on encoded examples. Returns a DataFrame of (step, loss, seconds).
+
+    overrides are TrainingArguments (num_train_epochs, learning_rate, seed, ...).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = AnswerTrainer(
+            model=model,
+            args=arguments(scratch, **overrides),
+            train_dataset=[{**e, "length": len(e["input_ids"])} for e in examples],
+            data_collator=collate(tokenizer),
+            callbacks=[_Bar(label)],
+            loss=loss,
+        )
+        trainer.remove_callback(PrinterCallback)
+        started = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - started
+        history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
+    model.eval()
+    frame = pandas.DataFrame(history, columns=["step", "loss"])
+    frame.attrs["seconds"] = seconds
+    return frame
