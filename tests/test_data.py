@@ -1,0 +1,160 @@
+import csv
+import json
+
+import pytest
+from conftest import write_records
+
+from slmops_lab import data
+from slmops_lab.settings import CourseError
+
+
+def lines(folder, split="train"):
+    return (folder / f"{split}.jsonl").read_text().splitlines()
+
+
+def replace_line(folder, number, line, split="train"):
+    content = lines(folder, split)
+    content[number - 1] = line if isinstance(line, str) else json.dumps(line)
+    (folder / f"{split}.jsonl").write_text("\n".join(content) + "\n")
+
+
+def test_load(colours):
+    loaded = data.load(colours)
+    assert loaded.sizes()["records"].to_dict() == {"train": 4, "pool": 4, "test": 4, "drift": 4}
+    assert data.check(colours) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"id": "x", "text": "gre', "no valid JSON"),
+        ("[1, 2]", "the line is no JSON object"),
+        ({"id": "x", "text": "red", "answer": {"kind": "hot", "word": "red"}}, "kind is 'hot', which the"),
+        ({"id": "x", "text": " ", "answer": {"kind": "warm", "word": None}}, "'text' is empty"),
+        ({"text": "red", "answer": {"kind": "warm", "word": None}}, "'id' is missing"),
+        (
+            {"id": 7, "text": "red", "answer": {"kind": "warm", "word": None}},
+            "'id' is missing or is not text",
+        ),
+        ({"id": "x", "text": "red"}, "the answer is no JSON object"),
+        ({"id": "x", "text": "a", "answer": {"kind": "warm", "word": None}, "b": 1}, "unexpected key 'b'"),
+        (
+            {"id": "train-0", "text": "b", "answer": {"kind": "warm", "word": None}},
+            "the id 'train-0' is used",
+        ),
+        (
+            {"id": "x", "text": "so nice", "answer": {"kind": "warm", "word": "red"}},
+            "word 'red' does not occ",
+        ),
+    ],
+)
+def test_broken_line_is_named_with_file_and_line(colours, line, what):
+    replace_line(colours, 3, line)
+    (problem,) = data.check(colours)
+    assert (problem.file, problem.line) == ("train.jsonl", 3)
+    assert problem.what.startswith(what)
+    with pytest.raises(CourseError, match=r"train\.jsonl:3: .*slmops data check"):
+        data.load(colours)
+
+
+def test_text_in_two_splits(colours):
+    record = json.loads(lines(colours, "test")[0]) | {"id": "new"}
+    record["text"] = record["text"].upper().replace(" ", "  ")
+    record["answer"]["word"] = None
+    replace_line(colours, 2, record)
+    (problem,) = data.check(colours)
+    assert str(problem) == "test.jsonl:1: the text occurs in another split, at train.jsonl:2"
+
+
+def test_answer_in_the_pool(colours):
+    replace_line(colours, 1, {"id": "p", "text": "a red door", "answer": {}}, "pool")
+    assert "a pool record has no answer" in str(data.check(colours)[0])
+
+
+def test_not_utf8(colours):
+    with open(colours / "train.jsonl", "ab") as file:
+        file.write('{"id": "z", "text": "caf\u00e9"}\n'.encode("latin-1"))
+    assert "train.jsonl:5: not UTF-8 text" in str(data.check(colours)[0])
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_empty_file(colours, content):
+    (colours / "train.jsonl").write_text(content)
+    assert str(data.check(colours)[0]) == "train.jsonl: the file is empty"
+
+
+def test_missing_files(colours):
+    (colours / "pool.jsonl").unlink()
+    assert data.load(colours).pool == []
+    (colours / "test.jsonl").unlink()
+    assert str(data.check(colours)[0]) == "test.jsonl: the file is missing"
+
+
+def test_all_problems_are_listed(colours):
+    replace_line(colours, 1, "x")
+    replace_line(colours, 2, "y", "test")
+    assert [(p.file, p.line) for p in data.check(colours)] == [("train.jsonl", 1), ("test.jsonl", 2)]
+
+
+def write_csv(path, rows, header=("message", "label"), encoding="utf-8"):
+    with open(path, "w", newline="", encoding=encoding) as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+ROWS = [(f"text number {i}, \u00fcber\nall", f"label {i % 4}") for i in range(40)]
+
+
+def test_import_makes_a_valid_folder(tmp_path):
+    source = write_csv(tmp_path / "in.csv", ROWS, encoding="utf-8-sig")
+    made = data.import_csv(source, "message", "label", tmp_path / "mine")
+    assert data.check(tmp_path / "mine") == []
+    assert (len(made.train), len(made.test), len(made.pool)) == (32, 8, 0)
+    assert {r["answer"]["label"] for r in made.test} == {f"label {i}" for i in range(4)}
+
+
+def test_import_with_test_file_and_pool(tmp_path):
+    source = write_csv(tmp_path / "in.csv", [*ROWS, ROWS[0], ("", "label 1"), ("lonely", "")])
+    test = write_csv(tmp_path / "test.csv", [*ROWS[:3], ("brand new", "label 2")])
+    made = data.import_csv(source, "message", "label", tmp_path / "mine", test, labelled=12)
+    assert (len(made.train), len(made.test), len(made.pool)) == (12, 4, 25)
+    assert all(set(r) == {"id", "text"} for r in made.pool)
+
+
+def test_import_is_seeded(tmp_path):
+    source = write_csv(tmp_path / "in.csv", ROWS)
+    a, b, c = (
+        data.import_csv(source, "message", "label", tmp_path / n, seed=s).test
+        for n, s in [("a", 1), ("b", 1), ("c", 2)]
+    )
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda p: p, "There is no file"),
+        (lambda p: write_csv(p, ROWS, ("text", "label")), "has no column 'message': it has text, label"),
+        (lambda p: write_csv(p, []), "has no line with both a text and a label"),
+        (lambda p: (p.write_text("") and p) or p, "has no column 'message': it has no header"),
+        (lambda p: write_csv(p, ROWS, encoding="latin-1"), "is not UTF-8 text"),
+        (lambda p: write_csv(p, [(t, "same") for t, _ in ROWS]), "has one value only"),
+    ],
+)
+def test_import_refuses(tmp_path, make, sentence):
+    source = make(tmp_path / "in.csv")
+    with pytest.raises(CourseError, match=sentence):
+        data.import_csv(source, "message", "label", tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_import_refuses_labels_and_numbers_that_cannot_be(tmp_path):
+    source = write_csv(tmp_path / "in.csv", ROWS)
+    test = write_csv(tmp_path / "test.csv", [("x", "label 9")])
+    with pytest.raises(CourseError, match="No training message has the label 'label 9'"):
+        data.import_csv(source, "message", "label", tmp_path / "mine", test)
+    with pytest.raises(CourseError, match="--labelled must be from 1 to 32"):
+        data.import_csv(source, "message", "label", tmp_path / "mine", labelled=99)
+    write_records(tmp_path / "mine", [])
+    with pytest.raises(CourseError, match="exists already"):
+        data.import_csv(source, "message", "label", tmp_path / "mine")

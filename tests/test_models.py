@@ -1,0 +1,262 @@
+"""Training, generation, pruning, distillation, export and runtimes, on a tiny Llama."""
+
+import json
+import random
+
+import numpy
+import pytest
+import torch
+
+from slmops_lab import (
+    base_model,
+    compress,
+    data,
+    distill,
+    evaluate,
+    export,
+    measure,
+    runtime,
+    tasks,
+    training,
+)
+from slmops_lab.settings import CourseError
+
+CHATS = [[{"role": "user", "content": text}] for text in ["hi", "where is my parcel TT-1?", "one two three " * 9]]
+
+
+def examples(tokenizer, count=8):
+    return [
+        training.encode(tokenizer, [{"role": "user", "content": "say " + "a " * i}], f"answer {i}")
+        for i in range(count)
+    ]
+
+
+def test_only_the_answer_counts(tokenizer):
+    example = training.encode(tokenizer, CHATS[1], '{"a":"TT-1"}')
+    counted = [t for t in example["labels"] if t != training.IGNORE]
+    assert tokenizer.decode(counted) == '{"a":"TT-1"}' + tokenizer.eos_token
+    prompt = example["input_ids"][: -len(counted)]
+    assert prompt == training.prompt_ids(tokenizer, CHATS[1])
+    assert example["labels"][: len(prompt)] == [training.IGNORE] * len(prompt)
+
+
+def test_loss_on_answer_tokens_is_the_models_own_loss(tiny):
+    model, tokenizer = tiny
+    batch = training.collate(tokenizer)(examples(tokenizer))
+    own = model(**batch).loss
+    states, targets = training.answer_states(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
+    assert torch.allclose(training.answer_loss(model, states, targets, batch), own, atol=1e-5)
+
+
+def test_training_learns_and_is_repeatable(tiny_folder):
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model, tokenizer = base_model.open_model(tiny_folder)
+        history = training.train(
+            model,
+            tokenizer,
+            examples(tokenizer),
+            num_train_epochs=8,
+            learning_rate=1e-2,
+            seed=1,
+            logging_steps=1,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=1,
+        )
+        losses.append(history["loss"].tolist())
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < losses[0][0] / 2
+    answer = evaluate.generate(model, tokenizer, [[{"role": "user", "content": "say a a "}]], 8)[0]
+    assert answer.startswith("answer")
+
+
+def test_bf16_is_used_where_it_is_said_to_be(tiny, monkeypatch):
+    """The loss goes around model.forward, where accelerate would switch it on."""
+    model, tokenizer = tiny
+    seen = []
+    monkeypatch.setattr(training, "fast_bf16", lambda: True)
+
+    def spy(model, states, targets, batch):
+        seen.append(model.get_output_embeddings()(states).dtype)
+        return training.answer_loss(model, states, targets, batch)
+
+    training.train(model, tokenizer, examples(tokenizer), loss=spy, max_steps=1)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_answers_do_not_depend_on_the_batch(tiny):
+    model, tokenizer = tiny
+    together = evaluate.generate(model, tokenizer, CHATS, 12, batch_size=3)
+    alone = [evaluate.generate(model, tokenizer, [chat], 12)[0] for chat in CHATS]
+    assert together == alone
+
+
+def test_kept_layers_are_the_teachers(tiny):
+    model, _ = tiny
+    small = compress.keep_layers(model, [0, 3])
+    assert small.config.num_hidden_layers == 2 and model.config.num_hidden_layers == 4
+    assert torch.equal(small.model.layers[1].mlp.up_proj.weight, model.model.layers[3].mlp.up_proj.weight)
+    assert [layer.self_attn.layer_idx for layer in small.model.layers] == [0, 1]
+    assert small.lm_head.weight is small.model.embed_tokens.weight
+    small.model.layers[0].mlp.up_proj.weight.data.zero_()
+    assert model.model.layers[0].mlp.up_proj.weight.abs().sum() > 0, "a copy, not a view"
+
+
+def test_keeping_all_layers_changes_nothing(tiny):
+    model, tokenizer = tiny
+    ids = torch.tensor([tokenizer("hello there").input_ids])
+    assert torch.equal(compress.keep_layers(model, [0, 1, 2, 3])(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("keep", [[], [0, 0], [4], [-1]])
+def test_layers_that_are_not_there(tiny, keep):
+    with pytest.raises(CourseError, match="of a model with 4 layers"):
+        compress.keep_layers(tiny[0], keep)
+
+
+def test_first_and_last():
+    assert compress.first_and_last(30, 6) == [0, 1, 2, 3, 4, 29]
+    with pytest.raises(CourseError, match="A student of 31 layers cannot be cut from 30"):
+        compress.first_and_last(30, 31)
+
+
+def test_teacher_states_give_the_teachers_probabilities(tiny, monkeypatch):
+    model, tokenizer = tiny
+    monkeypatch.setattr(training, "fast_bf16", lambda: False)
+    lessons = examples(tokenizer, 5)
+    studied, confidences = distill.study(model, tokenizer, lessons, batch_size=2)
+    for lesson, with_states, confidence in zip(lessons, studied, confidences, strict=True):
+        batch = training.collate(tokenizer)([lesson])
+        logits = model(batch["input_ids"]).logits.log_softmax(-1)[0, :-1]
+        answer = batch["labels"][0, 1:] != training.IGNORE
+        wanted = logits[answer].gather(1, batch["labels"][0, 1:][answer][:, None]).sum().exp()
+        assert confidence == pytest.approx(float(wanted), rel=1e-3)
+        assert with_states["teacher_states"].shape == (int(answer.sum()), 64)
+
+
+def test_states_follow_their_answers_into_the_batch(tiny):
+    model, tokenizer = tiny
+    studied, _ = distill.study(model, tokenizer, examples(tokenizer, 4))
+    order = [2, 0, 3]
+    batch = training.collate(tokenizer)([studied[i] for i in order])
+    assert torch.equal(batch["teacher_states"], torch.cat([studied[i]["teacher_states"] for i in order]))
+
+
+def test_unusable_labels_keep_their_reason(tiny, colours, monkeypatch):
+    task = tasks.load(colours)
+    said = [
+        '{"kind":"warm","word":"red"}',
+        "I think warm",
+        '{"kind":"warm","word":"lila"}',
+        '{"kind":"hot","word":null}',
+    ]
+    monkeypatch.setattr(distill.evaluate, "generate", lambda *a, **k: said)
+    labels = distill.label(*tiny, task, data.load(colours).pool)
+    assert [x.answer is not None for x in labels] == [True, False, False, False]
+    assert [x.problem and x.problem.split(" ")[0] for x in labels] == [None, "no", "word", "kind"]
+
+
+def test_scores_by_hand(colours):
+    task = tasks.load(colours)
+    records = [{"answer": {"kind": "warm", "word": w}} for w in ("red", "red", None, "red")]
+    texts = [
+        '{"kind":"warm","word":"red"}',
+        '{"kind":"cold","word":"red"}',
+        '{"kind":"warm","word":null}',
+        "?",
+    ]
+    scores = evaluate.score(task, records, texts)
+    assert scores.rows.sum().to_dict() == {"exact": 2, "kind": 2, "word": 3, "valid": 3}
+    assert scores.table().loc["exact match", "share"] == 0.5
+    with pytest.raises(ValueError):
+        evaluate.score(task, records, texts[:2])
+
+
+def test_intervals():
+    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3: 81 of 263
+    interval = evaluate.proportion([True] * 81 + [False] * 182)
+    assert (round(interval["low"], 4), round(interval["high"], 4)) == (0.2553, 0.3662)
+    rng = numpy.random.default_rng(0)
+    ours, theirs = rng.random(400) < 0.6, rng.random(400) < 0.8
+    kept = evaluate.ratio(ours, theirs)
+    assert kept["low"] < kept["ratio"] == pytest.approx(ours.mean() / theirs.mean()) < kept["high"]
+    gap = evaluate.difference(ours, theirs)
+    assert gap["low"] < gap["points"] < gap["high"] < 0
+    assert evaluate.difference(ours, ours)["high"] == 0
+
+
+def test_keyword_baseline_learns_words_and_shapes(colours):
+    task = tasks.load(colours)
+    train = [
+        {"text": f"{w} {n} now", "answer": {"kind": k, "word": n}}
+        for w, k in [("sun", "warm"), ("ice", "cold")]
+        for n in ("AB-12", "XY-98")
+    ]
+    guesses = evaluate.keyword_baseline(task, train, ["ice please CD-77.", "sun 12345"])
+    assert guesses == [{"kind": "cold", "word": "CD-77"}, {"kind": "warm", "word": None}]
+
+
+def test_onnx_answers_as_torch_does(tiny_folder, tiny_onnx):
+    torch_runtime = runtime.open_runtime("torch", tiny_folder)
+    onnx_runtime = runtime.open_runtime("genai", tiny_onnx)
+    for chat in CHATS:
+        assert onnx_runtime.generate(chat, 10) == torch_runtime.generate(chat, 10)
+    onnx_runtime.close()
+
+
+def test_int4_is_smaller(tiny_folder, tiny_onnx, tmp_path):
+    small = export.to_onnx(tiny_folder, tmp_path / "int4", "int4")
+    assert measure.weight_bytes(small) < measure.weight_bytes(tiny_onnx) / 2
+    assert isinstance(runtime.open_runtime("genai", small).generate(CHATS[0], 4), str)
+
+
+def test_foundry_serves_the_same_folder_again_and_again(tiny_onnx, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLMOPS_HOME", str(tmp_path))
+    wanted = runtime.open_runtime("genai", tiny_onnx).generate(CHATS[1], 8)
+    for _ in range(2):  # a cell that is run twice
+        served = runtime.open_runtime("foundry", tiny_onnx)
+        assert served.generate(CHATS[1], 8) == wanted
+        served.close()
+
+
+def test_race_takes_turns_in_processes_of_their_own(tiny_folder, tiny_onnx):
+    systems = {"torch": ("torch", tiny_folder), "onnx": ("genai", tiny_onnx)}
+    answers, memory = runtime.race(systems, CHATS, warm_up=1)
+    assert answers["system"].tolist() == ["torch", "onnx"] * len(CHATS)
+    assert (answers["ms"] > 0).all()
+    assert memory["onnx"] < memory["torch"], "a process that serves ONNX does not load torch"
+
+
+def test_runtime_and_precision_that_do_not_exist(tiny_folder, tmp_path):
+    with pytest.raises(CourseError, match="There is no runtime 'tflite'"):
+        runtime.open_runtime("tflite", tiny_folder)
+    with pytest.raises(CourseError, match="it has no genai_config.json"):
+        runtime.open_runtime("genai", tmp_path)
+    with pytest.raises(CourseError, match="Precision 'int3' is not one of"):
+        export.to_onnx(tiny_folder, tmp_path / "x", "int3")
+    with pytest.raises(CourseError, match="The conversion of .* to fp32 failed"):
+        export.to_onnx(tmp_path / "nothing", tmp_path / "x", "fp32")
+
+
+def test_lora_trains_with_the_same_trainer(tiny):
+    from peft import LoraConfig, get_peft_model
+
+    model, tokenizer = tiny
+    before = model.model.layers[0].mlp.up_proj.weight.clone()
+    lora = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    history = training.train(
+        lora, tokenizer, examples(tokenizer), num_train_epochs=6, learning_rate=1e-2, logging_steps=1
+    )
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert torch.equal(model.model.layers[0].mlp.up_proj.base_layer.weight, before)
+
+
+def test_peak_memory_of_a_fresh_process_is_its_own():
+    ballast = bytearray(random.Random(0).randbytes(10**6)) * 600  # this process is large
+    with measure.FreshProcess() as fresh:
+        small = fresh.peak_memory()
+        assert fresh.call(json.loads, "[1]") == [1]
+        with pytest.raises(ValueError):
+            fresh.call(json.loads, "[")
+    assert small < measure.peak_memory() - len(ballast) / 2

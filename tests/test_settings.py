@@ -1,0 +1,106 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from slmops_lab import settings
+from slmops_lab.settings import CourseError
+
+
+def python(code, env):
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", sorted(settings.QUIET))
+def test_import_sets_every_switch(name):
+    bare = {k: v for k, v in os.environ.items() if k not in settings.QUIET}
+    done = python(f"import slmops_lab, os; print(os.environ[{name!r}])", bare)
+    assert done.stdout.strip() == settings.QUIET[name], done.stderr
+
+
+def test_import_of_the_library_imports_no_other_library_first():
+    done = python("import slmops_lab, sys; print('torch' in sys.modules, 'onnxruntime' in sys.modules)", None)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_hub_can_be_allowed():
+    done = python("import slmops_lab, os; print(os.environ['HF_HUB_OFFLINE'])", os.environ | {"SLMOPS_HUB": "1"})
+    assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"profile": "fast"}, "There is no profile 'fast': give one of full, quick."),
+        ({"seed": "7"}, "The seed must be a whole number from 0 up, not '7'."),
+        ({"seed": -1}, "The seed must be a whole number"),
+        ({"dataset": "nonsense"}, "There is no data set 'nonsense': give one of support_desk"),
+    ],
+)
+def test_start_refuses(arguments, sentence):
+    with pytest.raises(CourseError, match=sentence.replace("(", r"\(")):
+        settings.start(**{"dataset": "support_desk", "base_model": "smollm2-135m", **arguments})
+
+
+def test_profile_comes_from_the_environment(colours, monkeypatch):
+    monkeypatch.setenv("SLMOPS_PROFILE", "quick")
+    run = settings.start(colours, "tiny")
+    assert (run.profile, run.pick(full=1, quick=2)) == ("quick", 2)
+    assert settings.start(colours, "tiny", "full").pick(full=1, quick=2) == 1
+
+
+def test_other_data_make_another_run(colours):
+    before = settings.start(colours, "tiny", "quick").identity
+    with open(colours / "train.jsonl", "a") as file:
+        file.write("\n")
+    assert settings.start(colours, "tiny", "quick").identity != before
+
+
+def test_course_error_is_one_line_in_a_notebook():
+    assert CourseError("This and that.")._render_traceback_() == ["CourseError: This and that."]
+
+
+NATIVE = """
+import ctypes, os, sys
+# a network namespace of our own: nothing can leave, and the kernel counts who tried
+if ctypes.CDLL(None, use_errno=True).unshare(0x10000000 | 0x40000000):
+    sys.exit(77)
+def attempts():
+    ip, values = [line.split() for line in open("/proc/self/net/snmp") if line.startswith("Ip:")]
+    return int(values[ip.index("OutNoRoutes")])
+if sys.argv[1] == "attempt":
+    import socket
+    try:
+        socket.create_connection(("192.0.2.1", 80), 1)
+    except OSError:
+        pass
+else:
+    from slmops_lab import runtime
+    chat = [{"role": "user", "content": "hello"}]
+    for kind in ("genai", "foundry"):
+        served = runtime.open_runtime(kind, sys.argv[2])
+        served.generate(chat, 4)
+        served.close()
+print("attempts", attempts())
+"""
+
+
+def native(*arguments, env=None):
+    done = subprocess.run([sys.executable, "-c", NATIVE, *map(str, arguments)], env=env, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this system lets no test make a network namespace")
+    return done
+
+
+def test_native_code_attempts_no_connection(tiny_onnx, tmp_path):
+    """Telemetry in compiled code passes every Python guard; the kernel's counter sees it."""
+    assert "attempts 0" not in native("attempt").stdout, "the counter must see an attempt"
+    env = os.environ | {"SLMOPS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    done = native("serve", tiny_onnx, env=env)
+    assert "attempts 0" in done.stdout, done.stdout + done.stderr[-2000:]
+
+
+def test_the_guard_of_the_notebook_tests_refuses(guarded):
+    done = python("import socket; socket.create_connection(('192.0.2.1', 80), 1)", guarded)
+    assert "the network is refused in tests" in done.stderr

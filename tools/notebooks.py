@@ -1,0 +1,99 @@
+"""Keep notebooks/*.py (what people edit) and notebooks/*.ipynb (what learners open) together.
+
+python tools/notebooks.py sync     cells from .py into .ipynb, outputs of unchanged cells kept
+python tools/notebooks.py publish  outputs of build/notebooks (from `make course`) into .ipynb
+python tools/notebooks.py derive DIR  copies for nbval, in which each exercise is also solved
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def read_source(path):
+    """A .py source as a notebook without outputs."""
+    notebook = jupytext.read(path)
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"{path.stem[:2]}-{number:03d}"  # unique over all chapters, stable in diffs
+    return notebook
+
+
+def is_progress(output):
+    """Part of a progress bar that has come to its end: nothing a reader wants to see."""
+    if output.output_type != "stream" or output.name != "stderr":
+        return False
+    return "\r" in output.text or "it/s]" in output.text or "s/it]" in output.text or not output.text.strip()
+
+
+def with_outputs(notebook, executed):
+    """The notebook with the outputs of the same code cells in `executed`, cleaned."""
+    combined = combine_inputs_with_outputs(notebook, executed, "py:percent")
+    for cell, source in zip(combined.cells, notebook.cells, strict=True):
+        cell["id"], cell["metadata"] = source["id"], source["metadata"]
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not is_progress(o)]
+    combined.metadata = notebook.metadata
+    return combined
+
+
+SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
+
+
+def with_solutions(notebook):
+    """After each exercise: its untouched stub must not have passed, its solution must.
+
+    The solution's cells come after the check of the stub, so the learner's cells run as they are.
+    """
+    cells, check = [], None
+    for cell in notebook.cells:
+        cells.append(cell)
+        if "check" in cell.metadata.get("tags", []):
+            check = cell.source
+        elif cell.cell_type == "markdown" and (solution := SOLUTION.search(cell.source)):
+            name = re.search(r'"(\d+\.\d+)"', check).group(1)
+            cells.append(
+                nbformat.v4.new_code_cell(f"from slmops_lab import exercises\nassert not exercises.passed('{name}')")
+            )
+            cells.append(nbformat.v4.new_code_cell(solution.group(1)))
+            cells.append(nbformat.v4.new_code_cell(f"{check}\nassert exercises.passed('{name}')"))
+            check = None
+    notebook.cells = cells
+    return notebook
+
+
+def derive(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES:
+        notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+        nbformat.write(with_solutions(notebook), folder / f"{source.stem}.ipynb")
+
+
+def main(action):
+    for source in SOURCES:
+        target = source.with_suffix(".ipynb")
+        donor = ROOT / "build/notebooks" / target.name if action == "publish" else target
+        notebook = read_source(source)
+        if donor.is_file():
+            notebook = with_outputs(notebook, nbformat.read(donor, as_version=4))
+        elif action == "publish":
+            sys.exit(f"{donor.relative_to(ROOT)} is missing: run `make course` first.")
+        nbformat.write(notebook, target)
+        print(target.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["derive"] and len(sys.argv) == 3:
+        derive(Path(sys.argv[2]))
+    elif sys.argv[1:] in (["sync"], ["publish"]):
+        main(sys.argv[1])
+    else:
+        sys.exit(__doc__)
