@@ -120,7 +120,8 @@ plots.show(
 # %%
 from slmops_lab import evaluate
 
-full_scores = evaluate.Scores.load(teacher_folder / "test_scores.json")  # chapter 2 measured them
+count = run.pick(full=300, quick=160)
+full_scores = evaluate.Scores.load(teacher_folder / "test_scores.json").first(count)  # measured in chapter 2
 tests = desk.test[: len(full_scores.rows)]
 chats = [desk.task.messages(record["text"]) for record in tests]
 

@@ -73,7 +73,7 @@ def _hush_kernels(build):
     """Kernels started from here do not remark, each time, that they listen on this machine's TCP."""
     profile = build / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
-    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 50\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
 
 

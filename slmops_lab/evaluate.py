@@ -56,6 +56,10 @@ class Scores:
         """Share of records with every field right."""
         return float(self.rows["exact"].mean())
 
+    def first(self, count):
+        """`Scores` of the first records only."""
+        return Scores(self.rows[:count], self.readings[:count])
+
     def table(self):
         """One row per measure: share right, 95 % interval, number of records."""
         table = pandas.DataFrame({name: proportion(self.rows[name]) for name in self.rows}).T
