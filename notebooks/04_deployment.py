@@ -161,21 +161,21 @@ print(
 from slmops_lab import claims
 
 fast, slow = times["student, int4"], times["teacher, PyTorch fp32"]
-time_left = evaluate.ratio(fast, slow, run.seed)
-claims.record(
-    run,
-    "inference-time",
-    100 * (1 - time_left["ratio"]),
-    100 * (1 - time_left["high"]),
-    100 * (1 - time_left["low"]),
-    len(times),
-)
-claims.record(run, "memory", 100 * (1 - megabytes["student, int4"] / megabytes["teacher, fp32"]))
-claims.record(run, "process-memory", 100 * (1 - memory["student, int4"] / memory["teacher, PyTorch fp32"]))
-claims.record(run, "int4-size", 100 * (1 - megabytes["student, int4"] / megabytes["student, fp32"]))
-print(
-    f"int4 against fp16, which is half of fp32: {100 * (1 - 2 * megabytes['student, int4'] / megabytes['student, fp32']):.1f} % fewer bytes"
-)
+left = evaluate.ratio(fast, slow, run.seed)
+saved = [100 * (1 - left[key]) for key in ("ratio", "high", "low")]
+claims.record(run, "inference-time", *saved, n=len(times))["verdict"]
+
+
+# %%
+def saved_by(small, large):
+    return 100 * (1 - small / large)
+
+
+claims.record(run, "memory", saved_by(megabytes["student, int4"], megabytes["teacher, fp32"]))
+claims.record(run, "process-memory", saved_by(memory["student, int4"], memory["teacher, PyTorch fp32"]))
+claims.record(run, "int4-size", saved_by(megabytes["student, int4"], megabytes["student, fp32"]))
+against_fp16 = saved_by(megabytes["student, int4"], megabytes["student, fp32"] / 2)
+print(f"int4 against fp16, which is half of fp32: {against_fp16:.1f} % fewer bytes")
 
 # %% [markdown]
 # For the accuracy both must have answered the same messages. The teacher did so in chapter 2.

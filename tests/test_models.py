@@ -57,7 +57,7 @@ def test_training_learns_and_is_repeatable(tiny_folder):
             model,
             tokenizer,
             examples(tokenizer),
-            num_train_epochs=8,
+            num_train_epochs=40,
             learning_rate=1e-2,
             seed=1,
             logging_steps=1,
@@ -131,7 +131,7 @@ def test_teacher_states_give_the_teachers_probabilities(tiny, monkeypatch):
         logits = model(batch["input_ids"]).logits.log_softmax(-1)[0, :-1]
         answer = batch["labels"][0, 1:] != training.IGNORE
         wanted = logits[answer].gather(1, batch["labels"][0, 1:][answer][:, None]).sum().exp()
-        assert confidence == pytest.approx(float(wanted), rel=1e-3)
+        assert confidence == pytest.approx(wanted.item(), rel=1e-3)
         assert with_states["teacher_states"].shape == (int(answer.sum()), 64)
 
 
@@ -180,7 +180,8 @@ def test_intervals():
     rng = numpy.random.default_rng(0)
     ours, theirs = rng.random(400) < 0.6, rng.random(400) < 0.8
     kept = evaluate.ratio(ours, theirs)
-    assert kept["low"] < kept["ratio"] == pytest.approx(ours.mean() / theirs.mean()) < kept["high"]
+    assert kept["ratio"] == pytest.approx(ours.mean() / theirs.mean())
+    assert kept["low"] < kept["ratio"] < kept["high"]
     gap = evaluate.difference(ours, theirs)
     assert gap["low"] < gap["points"] < gap["high"] < 0
     assert evaluate.difference(ours, ours)["high"] == 0
@@ -246,9 +247,9 @@ def test_lora_trains_with_the_same_trainer(tiny):
     before = model.model.layers[0].mlp.up_proj.weight.clone()
     lora = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     history = training.train(
-        lora, tokenizer, examples(tokenizer), num_train_epochs=6, learning_rate=1e-2, logging_steps=1
+        lora, tokenizer, examples(tokenizer), num_train_epochs=20, learning_rate=1e-2, logging_steps=1
     )
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["loss"].tail(4).mean() < history["loss"].head(4).mean()
     assert torch.equal(model.model.layers[0].mlp.up_proj.base_layer.weight, before)
 
 

@@ -46,7 +46,7 @@ def test_near_duplicate_search_finds_planted_ones():
     assert near_duplicates(texts, ["what?"]) == []
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(data.SPLITS, 2))
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(data.SPLITS, 2)))
 def test_no_near_duplicates_across_splits(desk, one, other):
     texts, others = ([r["text"] for r in getattr(desk, name)] for name in (one, other))
     assert [(texts[i], others[j]) for i, j in near_duplicates(texts, others)] == []
