@@ -152,10 +152,8 @@ given = [(r["text"], a.answer, r["answer"]) for r, a in zip(tests, teacher_score
 _, sure = distill.study(reader, tokenizer, [example_of({"text": t, "answer": a}) for t, a, _ in given])
 doubtful_first = [answer == truth for _, (_, answer, truth) in sorted(zip(sure, given), key=lambda pair: pair[0])]
 half = len(given) // 2
-shares = {
-    "less sure half": 100 * sum(doubtful_first[:half]) / half,
-    "surer half": 100 * sum(doubtful_first[half:]) / (len(given) - half),
-}
+halves = {"less sure half": doubtful_first[:half], "surer half": doubtful_first[half:]}
+shares = {name: 100 * sum(right) / max(1, len(right)) for name, right in halves.items()}
 plots.show(
     plots.bars(shares, "exact match of the teacher in %"),
     takeaway="When the teacher is sure, it is more often right",

@@ -145,6 +145,19 @@ def test_data_import(tmp_path):
     )
 
 
+def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder):
+    """A folder made from a CSV file, one enum field, no pool; a random model, so every answer is wrong."""
+    source = tmp_path / "in.csv"
+    rows = [f"please look at case {i} in town {i * 7},topic {i % 3}" for i in range(60)]
+    source.write_text("message,label\n" + "\n".join(rows) + "\n")
+    columns = ["--text-column", "message", "--label-column", "label"]
+    assert slmops("data", "import", source, *columns, "--out", tmp_path / "mine").returncode == 0
+    done = slmops("run", "--profile", "quick", "-p", f"dataset={tmp_path / 'mine'}", "-p", f"base_model={tiny_folder}")
+    assert done.returncode == 0, done.stderr
+    ledger = (Path(os.environ["SLMOPS_BUILD"]) / "quick" / "claims.json").read_text()
+    assert '"accuracy-kept"' in ledger and '"lora-params"' in ledger
+
+
 def test_doctor_says_what_is_missing(tmp_path):
     assert slmops("doctor").returncode == 0
     done = slmops("doctor", env={"SLMOPS_HOME": str(tmp_path / "empty")})
