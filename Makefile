@@ -26,6 +26,7 @@ lab: $(READY)
 
 book: $(READY) book/_static/vendor
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book . build/book
+	@echo '<meta http-equiv="refresh" content="0; url=book/index.html">' > build/book/index.html
 	@echo "The book: build/book/index.html"
 
 # MathJax inside the book, so that formulas need no network; without npm the pages load it from its CDN
