@@ -58,7 +58,7 @@ A = torch.randn(rank, in_size) / in_size**0.5
 B = torch.zeros(out_size, rank)
 x = torch.randn(4, in_size)
 by_hand = layer(x) + (16 / rank) * (x @ A.T @ B.T)
-print("before training LoRA changes the output by at most", float((by_hand - layer(x)).abs().max()))
+print("before training LoRA changes the output by at most", (by_hand - layer(x)).abs().max().item())
 
 # %% [markdown]
 # ## 3.2 The same for the whole model

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def quiet():
 
 
 quiet()
+# PEFT asks transformers by the old name; nothing that a reader of a notebook can do about it
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
 PROFILES = {
     "full": "what learners and `make course` run",
