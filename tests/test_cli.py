@@ -103,7 +103,14 @@ def test_dead_kernel(tmp_path):
 def test_interrupted_run_stops_its_kernel_and_can_be_repeated(tmp_path):
     slow = notebook(tmp_path, GOOD + "\n# %%\nimport time\ntime.sleep(60 * (speed == 1))\n")
     command = [sys.executable, "-c", "from slmops_lab.cli import main; main()", "run", str(slow)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts CI in the background has SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     children = []
     for _ in range(300):
         children = psutil.Process(process.pid).children(recursive=True)
