@@ -169,14 +169,8 @@ keywords.table().round(3)
 
 # %%
 rivals = {"base model, zero-shot": zero_shot, "keyword baseline": keywords}
-ends = {name: evaluate.proportion(s.rows["exact"]) for name, s in rivals.items()}
 plots.show(
-    plots.bars(
-        {name: 100 * e["share"] for name, e in ends.items()},
-        "exact match in % (line: 95 % interval)",
-        low={name: 100 * e["low"] for name, e in ends.items()},
-        high={name: 100 * e["high"] for name, e in ends.items()},
-    ),
+    plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
     takeaway="Counting words beats a language model that was never tuned",
     alt="Bar chart of exact match: the keyword baseline is far above the zero-shot base model.",
 )

@@ -18,7 +18,7 @@ dataset = "support_desk"
 base_model = "smollm2-135m"
 profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
-student_layers = 9
+student_layers = 10
 
 # %%
 from slmops_lab import base_model as models
@@ -38,7 +38,7 @@ teacher, tokenizer = models.open_model(models.fetch(run.base_model))
 from slmops_lab import training
 
 
-def example_of(record):
+def example_of(record, tokenizer=tokenizer):
     return training.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
 
 
@@ -53,12 +53,12 @@ print("\ncounted in the loss:\n" + tokenizer.decode(counted))
 #
 # ## 2.2 Tune the teacher
 #
-# Every weight is trained, in one pass over the labelled messages. **Predict:** the first loss is that of a
+# Every weight is trained, on one part of the labelled messages. **Predict:** the first loss is that of a
 # model that has never seen our JSON. How many steps until it is halved?
 
 # %%
-labelled = desk.train[: run.pick(full=960, quick=240)]
-epochs = 1
+labelled = desk.train[: run.pick(full=960, quick=200)]
+epochs = run.pick(full=1, quick=2)
 learning_rate = 1.5e-4
 history = training.train(
     teacher,
@@ -73,11 +73,8 @@ history = training.train(
 # %%
 from slmops_lab import plots
 
-figure, axis = plots.pyplot.subplots()
-axis.plot(history["step"], history["loss"], marker=".")
-axis.set(xlabel="training step", ylabel="loss per answer token (nats)", ylim=(0, None))
 plots.show(
-    figure,
+    plots.curve(history),
     takeaway="The form is learned at once, the judgement slowly",
     alt="Line plot of the teacher's training loss: a steep fall in the first steps, then a slow decline.",
 )
@@ -87,8 +84,7 @@ plots.show(
 #
 # A student copies its teacher's mistakes too. So the teacher is scored on messages it has never seen, before it may
 # teach. From here on it only reads and writes, which it does in half the time with 16-bit weights where the processor
-# computes with them. The rivals are the keyword baseline of chapter 1 and a stronger one that counts word pairs, both fitted
-# on the same labelled messages. The gain is in points of exact match, with its 95 % interval.
+# computes with them.
 
 # %%
 import copy
@@ -102,6 +98,10 @@ reader = copy.deepcopy(teacher).to(torch.bfloat16) if training.fast_bf16() else 
 said = evaluate.generate(reader, tokenizer, chats)
 teacher_scores = evaluate.score(desk.task, tests, said)
 teacher_scores.table().round(3)
+
+# %% [markdown]
+# The rivals are the keyword baseline of chapter 1 and a stronger one that counts word pairs, both fitted
+# on the same labelled messages. The gain is in points of exact match, with its 95 % interval.
 
 # %%
 import pandas
@@ -118,6 +118,19 @@ for name, pairs in {"keyword baseline": False, "word pairs, tf-idf": True}.items
 # If an interval reaches below zero, stop and think: a teacher that does not clearly beat word counting is not worth copying,
 # and needs more labelled messages or more training.
 #
+# This took minutes, so it is put away at once. The folder carries a manifest: what it was made from, how, and how good it was.
+
+# %%
+from slmops_lab import artifacts
+
+how = {"learning_rate": learning_rate, "epochs": epochs, "examples": len(labelled)}
+marks = {"exact_match": teacher_scores.exact, "n": len(tests)}
+with artifacts.save(run, "teacher", settings=how, metrics=marks) as folder:
+    teacher.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    teacher_scores.save(folder / "test_scores.json")
+
+# %% [markdown]
 # ## 2.4 The teacher labels the pool
 #
 # Labelled messages are dear, unlabelled ones cheap: every desk has an archive. The teacher answers the pool. What it
@@ -127,68 +140,103 @@ for name, pairs in {"keyword baseline": False, "word pairs, tf-idf": True}.items
 # %%
 from slmops_lab import distill
 
-pool = desk.pool[: run.pick(full=320, quick=96)]
+pool = desk.pool[: run.pick(full=160, quick=96)]
 answers = distill.label(reader, tokenizer, desk.task, pool)
 usable = [a for a in answers if a.problem is None]
 print(f"{len(answers)} answered, {len(usable)} usable")
 for bad in [a for a in answers if a.problem][:3]:
     print("left out:", bad.problem, "<-", bad.said[:80])
 
-# %% [markdown]
-# Labels are one thing. The teacher also knows how sure it was of every token, and that is worth more than the label alone.
-# One pass over all examples collects its last hidden states; they are kept and used again in every epoch.
-
 # %%
-lessons = [example_of(record) for record in labelled]
-lessons += [example_of({"text": a.text, "answer": a.answer}) for a in usable]
-lessons, _ = distill.study(reader, tokenizer, lessons)
-print("states of the first example:", tuple(lessons[0]["teacher_states"].shape), "(answer tokens, hidden size)")
+lessons = labelled + [{"text": a.text, "answer": a.answer} for a in usable]
+print(len(lessons), "lessons, the last one of them:")
+lessons[-1]
 
 # %% [markdown]
-# Is the teacher's confidence worth anything? Look at the test messages, where we know the truth.
+# Labels are one thing. The teacher also knows how sure it was of every token. Is that worth anything? Look at
+# test messages, where we know the truth.
 
 # %%
-given = [(r["text"], a.answer, r["answer"]) for r, a in zip(tests, teacher_scores.readings) if a.answer][:200]
+given = [(r["text"], a.answer, r["answer"]) for r, a in zip(tests, teacher_scores.readings) if a.answer][:160]
 _, sure = distill.study(reader, tokenizer, [example_of({"text": t, "answer": a}) for t, a, _ in given])
 doubtful_first = [answer == truth for _, (_, answer, truth) in sorted(zip(sure, given), key=lambda pair: pair[0])]
 half = len(given) // 2
 halves = {"less sure half": doubtful_first[:half], "surer half": doubtful_first[half:]}
-shares = {name: 100 * sum(right) / max(1, len(right)) for name, right in halves.items()}
 plots.show(
-    plots.bars(shares, "exact match of the teacher in %"),
+    plots.shares(halves, "exact match of the teacher in % (line: 95 % interval)"),
     takeaway="When the teacher is sure, it is more often right",
     alt="Two bars: the half of the test messages where the teacher was surer has the higher exact match.",
 )
 
 # %% tags=["nbval-check-output"]
-print("the surer half is right more often:", shares["surer half"] > shares["less sure half"])
+print("the surer half is right more often:", sum(halves["surer half"]) > sum(halves["less sure half"]))
 
 # %% [markdown]
-# ## 2.5 Cut the student out of the teacher
+# So the doubts carry knowledge, and the student shall have them.
 #
-# The student keeps the teacher's embeddings, its first layers and its very last one. **Predict:** what does it answer
-# before any training?
+# ## 2.5 Cut away the words nobody uses
+#
+# Before the layers, look at the dictionary. **Predict:** what share of the teacher's weights are word vectors, and how many
+# of its words does a support desk ever need?
 
 # %%
 from slmops_lab import compress
 
-depth = teacher.config.num_hidden_layers
-keep = compress.first_and_last(depth, min(student_layers, depth))
-student = compress.keep_layers(teacher, keep)
-print("layers kept:", keep)
-evaluate.generate(student, tokenizer, chats[:1], max_new_tokens=20, label=None)[0]
 
-
-# %%
 def millions(model):
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
 
-print(f"teacher {millions(teacher):.1f} million parameters, student {millions(student):.1f} million")
+vectors = teacher.get_input_embeddings().weight.numel() / 1e6
+full_size = millions(teacher)
+used = {token for lesson in lessons for token in example_of(lesson)["input_ids"]}
+print(f"{len(tokenizer):,} words are {100 * vectors / full_size:.0f} % of all weights; the lessons use {len(used):,}")
 
 # %% [markdown]
-# Rubble. The layers that are left have never worked without the others; the skill has to be grown again. The embeddings know
-# their words already, so they stay as they are: that saves time and memory, and keeps the vocabulary head the teacher's.
+# Keep the words that the training messages and the pool use, and the commonest of all English ones. A rare word is not lost:
+# it is spelled in smaller pieces {cite}`sennrich2016bpe`.
+
+# %%
+seen = [record["text"] for record in desk.train + desk.pool]
+seen += [tokenizer.decode(example_of(record)["input_ids"]) for record in labelled]
+teacher, words, kept_ids = compress.keep_vocabulary(teacher, tokenizer, seen)
+print(f"{len(kept_ids):,} words kept: {millions(teacher):.1f} of {full_size:.1f} million weights are left")
+
+gone = sorted(set(range(len(tokenizer))) - set(kept_ids.tolist()))
+for word in tokenizer.batch_decode([[i] for i in gone[:: len(gone) // 5 + 1]]):
+    print(repr(word), "is now spelled", [words.decode(piece) for piece in words(word)["input_ids"]])
+
+# %% [markdown]
+# Nothing else was touched, so the teacher should answer as before. **Check it** on messages that were not used to choose the words.
+
+# %%
+reader = copy.deepcopy(teacher).to(torch.bfloat16) if training.fast_bf16() else teacher
+again = evaluate.generate(reader, words, chats[:96])
+same = sum(one == other for one, other in zip(again, said))
+print(f"{same} of {len(again)} answers are the same, letter by letter")
+
+# %% tags=["nbval-check-output"]
+print("four of five answers did not change, or more:", same / len(again) >= 0.8)
+
+# %% [markdown]
+# ## 2.6 Cut away layers
+#
+# The student keeps evenly spaced layers of the teacher, the first and the very last among them. **Predict:** what does it
+# answer before any training?
+
+# %%
+depth = teacher.config.num_hidden_layers
+keep = compress.spread(depth, min(student_layers, depth))
+student = compress.keep_layers(teacher, keep)
+print("layers kept:", keep)
+evaluate.generate(student, words, chats[:1], max_new_tokens=20, label=None)[0]
+
+# %%
+print(f"teacher {full_size:.1f} million weights, student {millions(student):.1f} million")
+
+# %% [markdown]
+# Rubble. Each layer that is left reads what it has never seen before, because the layers in front of it are gone. The
+# skill has to be grown again. The word vectors stay as they are: that saves time and memory.
 
 # %%
 student.get_input_embeddings().weight.requires_grad_(False)
@@ -196,41 +244,84 @@ trained = sum(weight.numel() for weight in student.parameters() if weight.requir
 print(f"{trained / 1e6:.1f} million weights of the student are trained")
 
 # %% [markdown]
-# ## 2.6 Train it on text and doubts
+# ## 2.7 Three things to copy
 #
-# The loss has two halves. The first is the ordinary one: the next token of the teacher's answer. The second
-# asks the student for the teacher's whole distribution over the vocabulary, its doubts included. The teacher's
-# distribution comes from the states kept above.
+# The student can be told *what* the teacher said (the text), *how sure* it was (its distribution over the words), and *how it
+# got there* {cite}`romero2015fitnets`: inside the teacher, each kept layer used to read something sensible. The teacher reads every lesson once and its states at
+# these places are kept for all epochs. Look at the last line of the loss for what each of the three counts; the last place, from which
+# the answer is read, counts extra.
 
 # %%
-from torch.nn.functional import cross_entropy
+del teacher  # its 32-bit weights are on the disk
+studied, _ = distill.study(reader, words, [example_of(lesson, words) for lesson in lessons], [*keep[1:], -1])
+print("teacher states of the first lesson:", tuple(studied[0]["teacher_states"].shape), "(tokens, places, size)")
 
-teacher_head = reader.get_output_embeddings()
+# %%
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 
-def distillation_loss(model, states, targets, batch):
-    logits = model.get_output_embeddings()(states).float()
+def distillation_loss(model, done, batch):
+    logits = model.get_output_embeddings()(done.states).float()
+    told = batch["teacher_states"].float()
     with torch.no_grad():
-        doubts = teacher_head(batch["teacher_states"].to(teacher_head.weight.dtype)).float().softmax(-1)
-    return 0.5 * cross_entropy(logits, targets) + 0.5 * cross_entropy(logits, doubts)
+        doubts = model.get_output_embeddings()(told[:, -1][done.answer]).float().softmax(-1)
+    text = cross_entropy(logits, done.targets)
+    sure = cross_entropy(logits, doubts)
+    own = torch.stack([done.layer(i) for i in [*range(1, len(keep)), -1]], dim=1).float()
+    path = 1 - cosine_similarity(own, told, dim=-1).mean(dim=0)  # one number per place
+    return 0.5 * text + 0.5 * sure + 4 * path.mean() + 2 * path[-1]
 
 
 # %%
+student_rate = 1e-3
 student_history = training.train(
     student,
-    tokenizer,
-    lessons,
+    words,
+    studied,
     label="student",
     loss=distillation_loss,
-    num_train_epochs=3,
-    learning_rate=5e-4,
+    num_train_epochs=run.pick(full=3, quick=1),
+    learning_rate=student_rate,
     seed=run.seed,
 )
-student_scores = evaluate.score(desk.task, tests, evaluate.generate(student, tokenizer, chats))
+plots.show(
+    plots.curve(student_history),
+    takeaway="The path back is long: the student still learns in its last epoch",
+    alt="Line plot of the student's distillation loss over its training steps, falling fast, then slowly.",
+)
+
+# %% [markdown]
+# ## 2.8 Get used to four bits
+#
+# The student will be deployed with 4-bit weights. Rounding them afterwards would spoil some of what it learned. So in its last epoch it
+# computes with rounded weights while it learns (quantization-aware training {cite}`jacob2018quantization`).
+
+# %%
+with compress.four_bits(student):
+    training.train(
+        student,
+        words,
+        studied,
+        label="four bits",
+        loss=distillation_loss,
+        num_train_epochs=1,
+        learning_rate=student_rate / 3,
+        seed=run.seed + 1,
+    )
+
+# %%
+row = student.model.layers[0].mlp.up_proj.weight[0, :32]  # one block of weights
+print(len(row.unique()), "different numbers among 32 weights; four bits can tell 16 apart")
+
+# %% tags=["nbval-check-output"]
+print("every block can be stored in four bits:", len(row.unique()) <= 16)
+
+# %%
+student_scores = evaluate.score(desk.task, tests, evaluate.generate(student, words, chats))
 student_scores.table().round(3)
 
 # %% [markdown]
-# ## 2.7 What is left of the teacher?
+# ## 2.9 What is left of the teacher?
 #
 # Both answered the same messages, so compare them message by message. The interval of the ratio comes from
 # resampling the messages, both answers together (a paired bootstrap {cite}`efron1979bootstrap`).
@@ -244,42 +335,23 @@ print(
 
 # %%
 rivals |= {"teacher": teacher_scores, "student": student_scores}
-ends = {name: evaluate.proportion(s.rows["exact"]) for name, s in rivals.items()}
 plots.show(
-    plots.bars(
-        {name: 100 * e["share"] for name, e in ends.items()},
-        "exact match in % (line: 95 % interval)",
-        low={name: 100 * e["low"] for name, e in ends.items()},
-        high={name: 100 * e["high"] for name, e in ends.items()},
-    ),
+    plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
     takeaway=f"{len(keep)} of {depth} layers keep {100 * kept['ratio']:.0f} % of the teacher's exact match",
     alt="Bar chart of exact match with intervals for the two word-counting baselines, the teacher and the student.",
 )
 
 # %% tags=["nbval-check-output"]
-print("the student has fewer than half of the weights:", millions(student) < millions(teacher) / 2)
+print("the student has fewer than half of the weights:", millions(student) < full_size / 2)
 print("its answers are JSON nine times in ten:", student_scores.rows["valid"].mean() > 0.9)
 
-# %% [markdown]
-# ## 2.8 Keep both
-#
-# The next chapters ask for the teacher and the student by name. Each folder carries a manifest: what it was made
-# from, how, and how good it was.
-
 # %%
-from slmops_lab import artifacts
-
-for name, model, scores in [("teacher", teacher, teacher_scores), ("student", student, student_scores)]:
-    how = {
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "examples": len(labelled),
-        "layers": model.config.num_hidden_layers,
-    }
-    with artifacts.save(run, name, settings=how, metrics={"exact_match": scores.exact, "n": len(tests)}) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        scores.save(folder / "test_scores.json")
+how = {"learning_rate": student_rate, "examples": len(lessons), "layers": len(keep), "words": len(kept_ids)}
+marks = {"exact_match": student_scores.exact, "n": len(tests)}
+with artifacts.save(run, "student", settings=how, metrics=marks) as folder:
+    student.save_pretrained(folder)
+    words.save_pretrained(folder)
+    student_scores.save(folder / "test_scores.json")
 artifacts.manifest(run, "student")["metrics"]
 
 # %% [markdown]

@@ -17,7 +17,7 @@ dataset = "support_desk"
 base_model = "smollm2-135m"
 profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
-rank = 8
+rank = 16
 
 # %%
 from slmops_lab import artifacts, data, settings
@@ -96,18 +96,15 @@ history = training.train(
     examples,
     label="LoRA",
     num_train_epochs=budget["epochs"],
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     seed=run.seed,
 )
 
 # %%
 from slmops_lab import plots
 
-figure, axis = plots.pyplot.subplots()
-axis.plot(history["step"], history["loss"], marker=".")
-axis.set(xlabel="training step", ylabel="loss per answer token (nats)", ylim=(0, None))
 plots.show(
-    figure,
+    plots.curve(history),
     takeaway="A few per cent of the weights are enough to learn the form at once",
     alt="Line plot of the LoRA training loss: steep at first, then a slow decline.",
 )
@@ -141,14 +138,8 @@ print(f"LoRA minus full: {points['points']:.1f} points (95 % interval {points['l
 
 # %%
 rivals = {"full fine-tuning": full_scores, f"LoRA, rank {rank}": lora_scores}
-ends = {name: evaluate.proportion(s.rows["exact"]) for name, s in rivals.items()}
 plots.show(
-    plots.bars(
-        {name: 100 * e["share"] for name, e in ends.items()},
-        "exact match in % (line: 95 % interval)",
-        low={name: 100 * e["low"] for name, e in ends.items()},
-        high={name: 100 * e["high"] for name, e in ends.items()},
-    ),
+    plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
     takeaway=f"The same budget: LoRA {points['points']:+.1f} points against full fine-tuning",
     alt="Two bars with intervals: exact match of full fine-tuning and of LoRA on the same test messages.",
 )

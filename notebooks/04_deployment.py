@@ -74,7 +74,8 @@ print(student.generate(chat))
 # %% [markdown]
 # ## 4.3 Did four bits cost quality?
 #
-# Every test message, once through the fp32 graph and once through the int4 graph.
+# Chapter 2 trained the student with rounded weights, so int4 can store them as they are. **Predict:** how many of its answers will
+# change? Every test message goes once through the fp32 graph and once through the int4 graph.
 
 # %%
 from slmops_lab import evaluate
@@ -82,22 +83,26 @@ from tqdm import tqdm
 
 tests = desk.test[: artifacts.manifest(run, "teacher")["metrics"]["n"]]  # those the teacher was measured on
 chats = [desk.task.messages(record["text"]) for record in tests]
-scores = {}
+said, scores = {}, {}
 for precision, folder in onnx.items():
     served = runtime.open_runtime("genai", folder)
-    texts = [served.generate(chat) for chat in tqdm(chats, desc=precision, leave=False)]
-    scores[precision] = evaluate.score(desk.task, tests, texts)
+    said[precision] = [served.generate(chat) for chat in tqdm(chats, desc=precision, leave=False)]
+    scores[precision] = evaluate.score(desk.task, tests, said[precision])
     served.close()
 scores["int4"].table().round(3)
 
 # %%
+changed = sum(a != b for a, b in zip(said["fp32"], said["int4"]))
 cost = evaluate.difference(scores["int4"].rows["exact"], scores["fp32"].rows["exact"], run.seed)
+print(f"{changed} of {len(tests)} answers changed")
 print(
     f"fp32 {100 * scores['fp32'].exact:.1f} %, int4 {100 * scores['int4'].exact:.1f} % exact match; difference "
     f"{100 * cost['points']:.1f} points (95 % interval {100 * cost['low']:.1f} to {100 * cost['high']:.1f})"
 )
 
 # %% [markdown]
+# The few changes come from the arithmetic: int4 kernels also round the numbers that flow *between* the layers, to 8 bits.
+#
 # ## 4.4 The same folder in Foundry Local
 #
 # Foundry Local {cite}`foundrylocal` manages models on a device: register a folder, load it, chat with it. Here it runs inside this

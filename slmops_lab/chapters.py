@@ -34,6 +34,13 @@ def parameters_of(notebook):
     return set(papermill.inspect_notebook(str(notebook)))
 
 
+def refuse_unknown(notebook, parameters):
+    """Raise CourseError where a notebook has no such parameter (papermill itself only logs it)."""
+    known = parameters_of(notebook)
+    if unknown := sorted(set(parameters) - known):
+        raise CourseError(f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known))}.")
+
+
 def execute(name, parameters, build):
     """Run a chapter; the executed notebook goes to build/notebooks.
 
@@ -44,9 +51,7 @@ def execute(name, parameters, build):
     import papermill
 
     notebook = find(name)
-    known = parameters_of(notebook)
-    if unknown := sorted(set(parameters) - known):  # papermill itself only logs this
-        raise CourseError(f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known))}.")
+    refuse_unknown(notebook, parameters)
     target = Path(build) / "notebooks" / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
     _hush_kernels(Path(build))

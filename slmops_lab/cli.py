@@ -111,7 +111,7 @@ def run(
     if not notebooks:
         raise CourseError(f"There are no notebooks in {chapters.NOTEBOOKS}.")
     for notebook in notebooks:  # before the first one has run for minutes
-        _refuse_unknown(notebook, values)
+        chapters.refuse_unknown(notebook, values)
     build = settings.build_folder(profile)
     for notebook in notebooks:
         out.print(f"{notebook.stem} ...")
@@ -119,12 +119,6 @@ def run(
         minutes, gigabytes = report["seconds"] / 60, report["peak_bytes"] / 1e9
         out.print(f"{notebook.stem}: {minutes:.1f} minutes, at most {gigabytes:.1f} GB")
     ledger(profile)
-
-
-def _refuse_unknown(notebook, values):
-    known = chapters.parameters_of(notebook)
-    if unknown := sorted(set(values) - known):
-        raise CourseError(f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known))}.")
 
 
 @app.command()

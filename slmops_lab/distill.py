@@ -42,12 +42,12 @@ def label(model, tokenizer, task, records, batch_size=32):
 
 
 @torch.inference_mode()
-def study(model, tokenizer, examples, batch_size=16):
+def study(model, tokenizer, examples, layers=(-1,), batch_size=16):
     """The teacher reads examples with their answers, once.
 
-    Returns (examples, confidences): each example gains `teacher_states`, (answer tokens, hidden
-    size) in bfloat16, the states from which the teacher predicts the answer; the confidence is the
-    probability that the teacher gives to the whole answer.
+    Returns (examples, confidences): each example gains `teacher_states`, (tokens, layers, hidden
+    size) in bfloat16, what the given layers read (-1: the last, normalized state); the confidence
+    is the probability that the teacher gives to the whole answer.
     """
     batch_of = training.collate(tokenizer)
     head = model.get_output_embeddings()
@@ -58,15 +58,15 @@ def study(model, tokenizer, examples, batch_size=16):
             chosen = order[start : start + batch_size]
             batch = batch_of([examples[i] for i in chosen])
             with torch.autocast("cpu", torch.bfloat16, enabled=training.fast_bf16()):
-                states, targets = training.answer_states(
-                    model, batch["input_ids"], batch["attention_mask"], batch["labels"]
-                )
-                log_probs = head(states).float().log_softmax(-1)
-            gained = log_probs.gather(1, targets[:, None])[:, 0]
-            lengths = [sum(t != training.IGNORE for t in examples[i]["labels"]) for i in chosen]
-            parts = zip(chosen, states.split(lengths), gained.split(lengths), strict=True)
+                done = training.forward(model, batch)
+                log_probs = head(done.states).float().log_softmax(-1)
+            states = torch.stack([done.layer(index) for index in layers], dim=1).to(torch.bfloat16)
+            gained = log_probs.gather(1, done.targets[:, None])[:, 0]
+            tokens = [len(examples[i]["input_ids"]) for i in chosen]
+            answers = [sum(t != training.IGNORE for t in examples[i]["labels"]) for i in chosen]
+            parts = zip(chosen, states.split(tokens), gained.split(answers), strict=True)
             for i, own_states, own_gains in parts:
-                studied[i] = {**examples[i], "teacher_states": own_states.to(torch.bfloat16).clone()}
+                studied[i] = {**examples[i], "teacher_states": own_states.clone()}
                 confidences[i] = float(own_gains.sum().exp())
             bar.update(len(chosen))
     return studied, confidences

@@ -79,8 +79,13 @@ def score(task, records, texts):
 
 
 def proportion(successes):
-    """{'share', 'low', 'high'} with the 95 % Wilson interval (Wilson 1927, scipy's)."""
+    """{'share', 'low', 'high'} with the 95 % Wilson interval (Wilson 1927, scipy's).
+
+    Of no records nothing is known: share nan, interval from 0 to 1.
+    """
     hits = numpy.asarray(successes, bool)
+    if not len(hits):
+        return {"share": numpy.nan, "low": 0.0, "high": 1.0}
     interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
     return {"share": hits.mean(), "low": interval.low, "high": interval.high}
 

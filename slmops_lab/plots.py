@@ -8,6 +8,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as pyplot
 from IPython.display import Image, display
 
+from slmops_lab import evaluate
+
 # Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
@@ -59,3 +61,18 @@ def bars(values, unit, low=None, high=None, axis=None, digits=1):
     axis.set_xlabel(unit)
     axis.margins(x=0.12)
     return axis.figure
+
+
+def shares(scores, unit="exact match in % (line: 95 % interval)"):
+    """Bars of {name: per-record booleans} as percentages with 95 % intervals; returns the figure."""
+    ends = {name: evaluate.proportion(rows) for name, rows in scores.items()}
+    percent = [{name: 100 * e[key] for name, e in ends.items()} for key in ("share", "low", "high")]
+    return bars(percent[0], unit, *percent[1:])
+
+
+def curve(history):
+    """Loss over steps of a `training.train` history; returns the figure."""
+    figure, axis = pyplot.subplots()
+    axis.plot(history["step"], history["loss"], marker=".")
+    axis.set(xlabel="training step", ylabel="loss per answer token (nats)", ylim=(0, None))
+    return figure

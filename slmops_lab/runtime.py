@@ -8,9 +8,6 @@ import json
 import time
 from pathlib import Path
 
-import pandas
-from tqdm import tqdm
-
 from slmops_lab import measure
 from slmops_lab.settings import CourseError, home, threads
 
@@ -139,6 +136,9 @@ def race(systems, chats, warm_up=3):
     machine does hits all of them alike; one works at a time. Returns (answers, memory): a DataFrame
     with columns system, message, ms, text, and {name: peak bytes of its process}.
     """
+    import pandas  # not at the top: the measured processes import this module and need neither
+    from tqdm import tqdm
+
     workers = {name: measure.FreshProcess() for name in systems}
     rows = []
     try:

@@ -5,8 +5,10 @@ similar length, bf16 arithmetic on fp32 weights where the processor has it, and 
 computed on answer tokens only (for a 135M model with 49,152 words that is a fifth of the work).
 """
 
+import gc
 import tempfile
 import time
+from dataclasses import dataclass
 
 import pandas
 import torch
@@ -18,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 
 # Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
 # (gradient checkpointing), which keeps the 30-layer model below 4 GB on long messages.
-KEPT_ACTIVATIONS = 12_000
+KEPT_ACTIVATIONS = 10_000
 IGNORE = -100  # PyTorch's and transformers' mark for "no loss here"
 
 
@@ -48,7 +50,7 @@ def prompt_ids(tokenizer, messages):
 def collate(tokenizer):
     """Function: list of examples -> batch of (batch, longest) tensors, padded on the right.
 
-    Further tensors in an example, one row per answer token, are laid end to end.
+    Further tensors in an example, such as one row per token, are laid end to end.
     """
 
     def batch(examples):
@@ -72,24 +74,49 @@ def collate(tokenizer):
     return batch
 
 
-def answer_states(model, input_ids, attention_mask, labels):
-    """Last hidden states that predict answer tokens, and those tokens.
+@dataclass(frozen=True)
+class Forward:
+    """What a decoder computed for one batch, padding left out, example after example."""
 
-    Returns (answer tokens, hidden size) and (answer tokens,), example after example.
-    """
-    decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = decoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    answer = labels[:, 1:] != IGNORE  # the state at position t predicts token t + 1
-    return hidden[:, :-1][answer], labels[:, 1:][answer]
+    hidden: tuple  # per layer what it reads, then what the last one wrote: (batch, longest, size)
+    real: torch.Tensor  # (batch, longest): which positions are no padding
+    answer: torch.Tensor  # (tokens,): which tokens are followed by an answer token
+    targets: torch.Tensor  # (answer tokens,): the answer tokens themselves
+
+    def layer(self, index):
+        """(tokens, hidden size): what layer `index` reads; -1 is the last state, normalized."""
+        return self.hidden[index][self.real]
+
+    @property
+    def states(self):
+        """(answer tokens, hidden size): the last states, from which answer tokens are predicted."""
+        return self.layer(-1)[self.answer]
 
 
-def answer_loss(model, states, targets, batch):
-    """Mean cross-entropy of the answer tokens: the ordinary loss."""
-    return cross_entropy(model.get_output_embeddings()(states).float(), targets)
+def _decoder(model):
+    """The transformers model, also where PEFT has wrapped it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def forward(model, batch):
+    """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`."""
+    real = batch["attention_mask"].bool()
+    followed = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
+    out = _decoder(model).model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
+    )
+    followed = followed[real]
+    answer = followed != IGNORE  # the state at position t predicts token t + 1
+    return Forward((*out.hidden_states[:-1], out.last_hidden_state), real, answer, followed[answer])
+
+
+def answer_loss(model, done, batch):
+    """Mean cross-entropy of the answer tokens: the ordinary loss. done is a `Forward`."""
+    return cross_entropy(model.get_output_embeddings()(done.states).float(), done.targets)
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is `loss(model, states, targets, batch)`, see `answer_loss`."""
+    """Trainer whose loss is `loss(model, done, batch)`, see `answer_loss`."""
 
     def __init__(self, *args, loss=answer_loss, **kwargs):
         super().__init__(*args, **kwargs)
@@ -102,11 +129,11 @@ class AnswerTrainer(Trainer):
         layers = self._checkpointed
         for layer in layers:
             layer.gradient_checkpointing = inputs["input_ids"].numel() * len(layers) > KEPT_ACTIVATIONS
-        # accelerate would switch bf16 on in model.forward, which answer_states goes around
+        # accelerate would switch bf16 on in model.forward, which `forward` goes around
         with self.accelerator.autocast():
-            states, targets = answer_states(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
-            loss = self.loss(model, states, targets, inputs)
-        return (loss, {"states": states}) if return_outputs else loss
+            done = forward(model, inputs)
+            loss = self.loss(model, done, inputs)
+        return (loss, {"states": done.states}) if return_outputs else loss
 
 
 class _Bar(TrainerCallback):
@@ -159,6 +186,9 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
 
     overrides are TrainingArguments (num_train_epochs, learning_rate, seed, ...).
     """
+    decoder = _decoder(model)
+    attention = decoder.config._attn_implementation
+    decoder.set_attn_implementation("eager")  # on short messages a tenth faster than fused attention here
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AnswerTrainer(
             model=model,
@@ -173,7 +203,11 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
         trainer.train()
         seconds = time.monotonic() - started
         history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
-    model.eval()
+        trainer.accelerator.free_memory()  # the optimizer's states are twice the model
+    del trainer
+    decoder.set_attn_implementation(attention)
+    model.eval().zero_grad()
+    gc.collect()
     frame = pandas.DataFrame(history, columns=["step", "loss"])
     frame.attrs["seconds"] = seconds
     return frame

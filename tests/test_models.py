@@ -3,7 +3,9 @@
 import json
 import random
 
+import hypothesis
 import numpy
+import onnx
 import pytest
 import torch
 
@@ -44,8 +46,39 @@ def test_loss_on_answer_tokens_is_the_models_own_loss(tiny):
     model, tokenizer = tiny
     batch = training.collate(tokenizer)(examples(tokenizer))
     own = model(**batch).loss
-    states, targets = training.answer_states(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
-    assert torch.allclose(training.answer_loss(model, states, targets, batch), own, atol=1e-5)
+    done = training.forward(model, batch)
+    assert torch.allclose(training.answer_loss(model, done, batch), own, atol=1e-5)
+
+
+def test_layers_are_seen_where_they_read(tiny):
+    model, tokenizer = tiny
+    lesson = examples(tokenizer, 1)[0]
+    batch = training.collate(tokenizer)([lesson, {k: v[2:] for k, v in lesson.items()}])
+    done = training.forward(model, batch)
+    read = []
+    hook = model.model.layers[2].register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    alone = model(torch.tensor([lesson["input_ids"]]), output_hidden_states=True)
+    hook.remove()
+    count = len(lesson["input_ids"])
+    assert done.layer(2).shape[0] == 2 * count - 2, "padding is left out"
+    assert torch.allclose(done.layer(2)[:count], read[0][0], atol=1e-5)
+    logits = model.get_output_embeddings()(done.layer(-1)[:count])
+    assert torch.allclose(logits, alone.logits[0], atol=1e-5)
+
+
+def test_a_loss_on_inner_layers_has_the_same_gradient_when_activations_are_recomputed(tiny_folder, monkeypatch):
+    gradients = []
+    for kept in (10**9, 0):
+        monkeypatch.setattr(training, "KEPT_ACTIVATIONS", kept)
+        monkeypatch.setattr(training, "fast_bf16", lambda: False)
+        model, tokenizer = base_model.open_model(tiny_folder)
+
+        def loss(model, done, batch):
+            return done.layer(2).square().mean() + training.answer_loss(model, done, batch)
+
+        training.train(model, tokenizer, examples(tokenizer), loss=loss, max_steps=2, learning_rate=1e-2)
+        gradients.append(model.model.layers[0].mlp.up_proj.weight.detach())
+    assert torch.allclose(*gradients, atol=1e-6)
 
 
 def test_training_learns_and_is_repeatable(tiny_folder):
@@ -77,9 +110,9 @@ def test_bf16_is_used_where_it_is_said_to_be(tiny, monkeypatch):
     seen = []
     monkeypatch.setattr(training, "fast_bf16", lambda: True)
 
-    def spy(model, states, targets, batch):
-        seen.append(model.get_output_embeddings()(states).dtype)
-        return training.answer_loss(model, states, targets, batch)
+    def spy(model, done, batch):
+        seen.append(model.get_output_embeddings()(done.states).dtype)
+        return training.answer_loss(model, done, batch)
 
     training.train(model, tokenizer, examples(tokenizer), loss=spy, max_steps=1)
     assert set(seen) == {torch.bfloat16}
@@ -115,10 +148,97 @@ def test_layers_that_are_not_there(tiny, keep):
         compress.keep_layers(tiny[0], keep)
 
 
-def test_first_and_last():
-    assert compress.first_and_last(30, 6) == [0, 1, 2, 3, 4, 29]
-    with pytest.raises(CourseError, match="A student of 31 layers cannot be cut from 30"):
-        compress.first_and_last(30, 31)
+def test_spread():
+    assert compress.spread(30, 4) == [0, 10, 19, 29]
+    assert compress.spread(5, 5) == [0, 1, 2, 3, 4]
+    for count in (31, 1):
+        with pytest.raises(CourseError, match=f"A student of {count} layers cannot be cut from 30: take 2 to 30"):
+            compress.spread(30, count)
+
+
+TEXTS = ["where is my parcel TT-4711?", "the café's naïve 🙂 refund"]
+
+
+def test_a_smaller_vocabulary_reads_and_answers_the_same(tiny):
+    model, tokenizer = tiny
+    small, words, ids = compress.keep_vocabulary(model, tokenizer, TEXTS, first=600)
+    assert len(ids) == len(words) == small.config.vocab_size < len(tokenizer) / 10
+    assert small.lm_head.weight is small.model.embed_tokens.weight and model.config.vocab_size == len(tokenizer)
+    for text in TEXTS:
+        old, new = tokenizer(text).input_ids, words(text).input_ids
+        assert ids[new].tolist() == old, "texts of kept words are cut up as before"
+        logits = model(torch.tensor([old])).logits[..., ids]
+        assert torch.allclose(small(torch.tensor([new])).logits, logits, atol=1e-5)
+    assert words.decode(words.eos_token_id) == tokenizer.eos_token
+    assert small.generation_config.eos_token_id == words.eos_token_id
+
+
+def test_any_text_survives_a_smaller_vocabulary(tiny):
+    tokenizer = tiny[1]
+    _, words, _ = compress.keep_vocabulary(*tiny, TEXTS, first=600)
+
+    @hypothesis.given(hypothesis.strategies.text())
+    def read_back(text):
+        # some bytes of the rarest alphabets are missing in the model's own vocabulary, too
+        assert words.decode(words(text).input_ids) == tokenizer.decode(tokenizer(text).input_ids)
+
+    read_back()
+
+
+def test_a_smaller_vocabulary_survives_saving_and_export(tiny, tmp_path):
+    small, words, _ = compress.keep_vocabulary(*tiny, [t for chat in CHATS for t in [chat[0]["content"]]], first=600)
+    small.save_pretrained(tmp_path / "hf")
+    words.save_pretrained(tmp_path / "hf")
+    served = runtime.open_runtime("genai", export.to_onnx(tmp_path / "hf", tmp_path / "onnx", "fp32"))
+    for chat in CHATS:
+        assert served.generate(chat, 8) == evaluate.generate(small, words, [chat], 8, label=None)[0]
+    served.close()
+
+
+def test_a_vocabulary_that_is_not_made_of_merges(tiny):
+    class WordPiece:
+        class backend_tokenizer:
+            to_str = staticmethod(lambda: json.dumps({"model": {"type": "WordPiece"}}))
+
+    with pytest.raises(CourseError, match="A WordPiece vocabulary cannot be cut here"):
+        compress.keep_vocabulary(tiny[0], WordPiece(), TEXTS)
+
+
+def test_snapped_weights_stay_where_they_are():
+    torch.manual_seed(0)
+    weight = torch.randn(6, 80)
+    weight[0, :32] = 0
+    snapped = compress.snap(weight)
+    assert torch.allclose(compress.snap(snapped), snapped, atol=1e-6)
+    assert max(len(block.unique()) for block in snapped[:, :64].reshape(-1, 32)) <= 16
+    blocks = (snapped - weight)[:, :64].reshape(-1, 32).abs().amax(1)
+    assert (blocks <= weight[:, :64].reshape(-1, 32).abs().amax(1) / 8 + 1e-6).all()
+
+
+def stored_int4(folder, name):
+    """The weight that an int4 graph computes with: (rows, columns)."""
+    graph = onnx.load(folder / "model.onnx").graph
+    node = next(n for n in graph.node if n.op_type == "MatMulNBits" and name in n.name)
+    values = {
+        t.name: onnx.numpy_helper.to_array(t, str(folder)) for t in graph.initializer if t.name in node.input[1:3]
+    }
+    packed, scales = (torch.tensor(values[i]) for i in node.input[1:3])
+    numbers = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2).to(torch.float) - 8
+    return (numbers * scales.reshape(*numbers.shape[:-1], 1)).flatten(1)
+
+
+def test_int4_changes_a_student_no_more_that_was_trained_for_it(tiny, tmp_path):
+    model, tokenizer = tiny
+    before = model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    with compress.four_bits(model):
+        training.train(model, tokenizer, examples(tokenizer), num_train_epochs=2, learning_rate=1e-2)
+    after = model.model.layers[0].mlp.up_proj.weight.detach()
+    assert not torch.allclose(before, after, atol=1e-3), "it learned"
+    assert torch.allclose(compress.snap(after), after, atol=1e-6)
+    model.save_pretrained(tmp_path / "hf")
+    tokenizer.save_pretrained(tmp_path / "hf")
+    folder = export.to_onnx(tmp_path / "hf", tmp_path / "int4", "int4")
+    assert torch.allclose(stored_int4(folder, "layers.0/mlp/up_proj"), after, atol=1e-6)
 
 
 def test_teacher_states_give_the_teachers_probabilities(tiny, monkeypatch):
@@ -132,7 +252,7 @@ def test_teacher_states_give_the_teachers_probabilities(tiny, monkeypatch):
         answer = batch["labels"][0, 1:] != training.IGNORE
         wanted = logits[answer].gather(1, batch["labels"][0, 1:][answer][:, None]).sum().exp()
         assert confidence == pytest.approx(wanted.item(), rel=1e-3)
-        assert with_states["teacher_states"].shape == (int(answer.sum()), 64)
+        assert with_states["teacher_states"].shape == (len(lesson["input_ids"]), 1, 64)
 
 
 def test_states_follow_their_answers_into_the_batch(tiny):
@@ -177,6 +297,7 @@ def test_intervals():
     # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3: 81 of 263
     interval = evaluate.proportion([True] * 81 + [False] * 182)
     assert (round(interval["low"], 4), round(interval["high"], 4)) == (0.2553, 0.3662)
+    assert (evaluate.proportion([])["low"], evaluate.proportion([])["high"]) == (0, 1)
     rng = numpy.random.default_rng(0)
     ours, theirs = rng.random(400) < 0.6, rng.random(400) < 0.8
     kept = evaluate.ratio(ours, theirs)
