@@ -174,10 +174,10 @@ print("the surer half is right more often:", sum(halves["surer half"]) > sum(hal
 # %% [markdown]
 # So the doubts carry knowledge, and the student shall have them.
 #
-# ## 2.5 Cut away the words nobody uses
+# ## 2.5 Cut away the tokens nobody uses
 #
-# Before the layers, look at the dictionary. **Predict:** what share of the teacher's weights are word vectors, and how many
-# of its words does a support desk ever need?
+# Before the layers, look at the vocabulary. **Predict:** what share of the teacher's weights is its table of token vectors, and
+# how many of those tokens does a support desk ever need?
 
 # %%
 from slmops_lab import compress
@@ -190,28 +190,29 @@ def millions(model):
 vectors = teacher.get_input_embeddings().weight.numel() / 1e6
 full_size = millions(teacher)
 used = {token for lesson in lessons for token in example_of(lesson)["input_ids"]}
-print(f"{len(tokenizer):,} words are {100 * vectors / full_size:.0f} % of all weights; the lessons use {len(used):,}")
+print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all weights; the lessons use {len(used):,}")
 
 # %% [markdown]
-# Keep the words that the training messages and the pool use, and the commonest of all English ones. A rare word is not lost:
+# Keep the tokens that the training messages and the pool use, and the commonest of all. A rare word is not lost:
 # it is spelled in smaller pieces {cite}`sennrich2016bpe`.
 
 # %%
 seen = [record["text"] for record in desk.train + desk.pool]
 seen += [tokenizer.decode(example_of(record)["input_ids"]) for record in labelled]
-teacher, words, kept_ids = compress.keep_vocabulary(teacher, tokenizer, seen)
-print(f"{len(kept_ids):,} words kept: {millions(teacher):.1f} of {full_size:.1f} million weights are left")
+teacher, small_tokenizer, kept_ids = compress.keep_vocabulary(teacher, tokenizer, seen)
+print(f"{len(kept_ids):,} tokens kept: {millions(teacher):.1f} of {full_size:.1f} million weights are left")
 
 gone = sorted(set(range(len(tokenizer))) - set(kept_ids.tolist()))
 for word in tokenizer.batch_decode([[i] for i in gone[:: len(gone) // 5 + 1]]):
-    print(repr(word), "is now spelled", [words.decode(piece) for piece in words(word)["input_ids"]])
+    pieces = small_tokenizer(word)["input_ids"]
+    print(repr(word), "is now spelled", [small_tokenizer.decode(i) for i in pieces])
 
 # %% [markdown]
-# Nothing else was touched, so the teacher should answer as before. **Check it** on messages that were not used to choose the words.
+# Nothing else was touched, so the teacher should answer as before. **Check it** on messages that were not used to choose the tokens.
 
 # %%
 reader = copy.deepcopy(teacher).to(torch.bfloat16) if training.fast_bf16() else teacher
-again = evaluate.generate(reader, words, chats[:96])
+again = evaluate.generate(reader, small_tokenizer, chats[:96])
 same = sum(one == other for one, other in zip(again, said))
 print(f"{same} of {len(again)} answers are the same, letter by letter")
 
@@ -229,14 +230,14 @@ depth = teacher.config.num_hidden_layers
 keep = compress.spread(depth, min(student_layers, depth))
 student = compress.keep_layers(teacher, keep)
 print("layers kept:", keep)
-evaluate.generate(student, words, chats[:1], max_new_tokens=20, label=None)[0]
+evaluate.generate(student, small_tokenizer, chats[:1], max_new_tokens=20, label=None)[0]
 
 # %%
 print(f"teacher {full_size:.1f} million weights, student {millions(student):.1f} million")
 
 # %% [markdown]
 # Rubble. Each layer that is left reads what it has never seen before, because the layers in front of it are gone. The
-# skill has to be grown again. The word vectors stay as they are: that saves time and memory.
+# skill has to be grown again. The token vectors stay as they are: that saves time and memory.
 
 # %%
 student.get_input_embeddings().weight.requires_grad_(False)
@@ -246,14 +247,16 @@ print(f"{trained / 1e6:.1f} million weights of the student are trained")
 # %% [markdown]
 # ## 2.7 Three things to copy
 #
-# The student can be told *what* the teacher said (the text), *how sure* it was (its distribution over the words), and *how it
+# The student can be told *what* the teacher said (the text), *how sure* it was (its distribution over the tokens), and *how it
 # got there* {cite}`romero2015fitnets`: inside the teacher, each kept layer used to read something sensible. The teacher reads every lesson once and its states at
 # these places are kept for all epochs. Look at the last line of the loss for what each of the three counts; the last place, from which
 # the answer is read, counts extra.
 
 # %%
 del teacher  # its 32-bit weights are on the disk
-studied, _ = distill.study(reader, words, [example_of(lesson, words) for lesson in lessons], [*keep[1:], -1])
+studied, _ = distill.study(
+    reader, small_tokenizer, [example_of(lesson, small_tokenizer) for lesson in lessons], [*keep[1:], -1]
+)
 print("teacher states of the first lesson:", tuple(studied[0]["teacher_states"].shape), "(tokens, places, size)")
 
 # %%
@@ -276,7 +279,7 @@ def distillation_loss(model, done, batch):
 student_rate = 1e-3
 student_history = training.train(
     student,
-    words,
+    small_tokenizer,
     studied,
     label="student",
     loss=distillation_loss,
@@ -286,7 +289,7 @@ student_history = training.train(
 )
 plots.show(
     plots.curve(student_history),
-    takeaway="The path back is long: the student still learns in its last epoch",
+    takeaway="The way back is longer than the cut was",
     alt="Line plot of the student's distillation loss over its training steps, falling fast, then slowly.",
 )
 
@@ -300,7 +303,7 @@ plots.show(
 with compress.four_bits(student):
     training.train(
         student,
-        words,
+        small_tokenizer,
         studied,
         label="four bits",
         loss=distillation_loss,
@@ -317,7 +320,7 @@ print(len(row.unique()), "different numbers among 32 weights; four bits can tell
 print("every block can be stored in four bits:", len(row.unique()) <= 16)
 
 # %%
-student_scores = evaluate.score(desk.task, tests, evaluate.generate(student, words, chats))
+student_scores = evaluate.score(desk.task, tests, evaluate.generate(student, small_tokenizer, chats))
 student_scores.table().round(3)
 
 # %% [markdown]
@@ -346,11 +349,11 @@ print("the student has fewer than half of the weights:", millions(student) < ful
 print("its answers are JSON nine times in ten:", student_scores.rows["valid"].mean() > 0.9)
 
 # %%
-how = {"learning_rate": student_rate, "examples": len(lessons), "layers": len(keep), "words": len(kept_ids)}
+how = {"learning_rate": student_rate, "examples": len(lessons), "layers": len(keep), "vocabulary": len(kept_ids)}
 marks = {"exact_match": student_scores.exact, "n": len(tests)}
 with artifacts.save(run, "student", settings=how, metrics=marks) as folder:
     student.save_pretrained(folder)
-    words.save_pretrained(folder)
+    small_tokenizer.save_pretrained(folder)
     student_scores.save(folder / "test_scores.json")
 artifacts.manifest(run, "student")["metrics"]
 
