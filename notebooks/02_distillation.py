@@ -8,7 +8,8 @@
 #
 # - tune a teacher, and measure it before you trust it;
 # - let it label a pool of messages, and keep its mistakes out;
-# - cut a student out of the teacher and train it on the teacher's text *and* its doubts;
+# - cut tokens and layers away, and train what is left on the teacher's text, its doubts and its inner states;
+# - train for the four bits in which the student will be deployed;
 # - say with an interval how much of the teacher is left.
 #
 # **You need** chapter 1. Training takes most of the time here: watch the bars, or make a tea.
@@ -375,7 +376,7 @@ check(
     layers_kept,
     lambda share: abs(share - 100 * len(keep) / depth) < 0.1,
     hint="keep is a list of indices, depth the number of all layers.",
-    why="The share of weights is larger, because the embeddings stay whole.",
+    why="Weights went with the tokens, too: of those it kept a smaller share.",
 )
 
 # %% [markdown]
@@ -479,7 +480,9 @@ check(
 # ## Take-aways
 #
 # - Score the teacher first; then filter what it says.
-# - Depth can go. The student keeps most of the skill with a fraction of the layers.
+# - Tokens can go for nothing, if those in use stay. Layers cost a second training.
+# - Copy more than the answer: how sure the teacher was, and how it got there.
+# - If you deploy four bits, train with four bits.
 # - Compare on the same messages, with an interval of the ratio.
 
 # %%

@@ -5,7 +5,6 @@ similar length, bf16 arithmetic on fp32 weights where the processor has it, and 
 computed on answer tokens only (for a 135M model with 49,152 words that is a fifth of the work).
 """
 
-import gc
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_callback import PrinterCallback
+
+from slmops_lab import measure
 
 # Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
 # (gradient checkpointing), which keeps the 30-layer model below 4 GB on long messages.
@@ -151,6 +152,7 @@ class _Bar(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+            measure.give_back()  # batches of many lengths leave holes, hundreds of MB of them
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
@@ -207,7 +209,7 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
     del trainer
     decoder.set_attn_implementation(attention)
     model.eval().zero_grad()
-    gc.collect()
+    measure.give_back()
     frame = pandas.DataFrame(history, columns=["step", "loss"])
     frame.attrs["seconds"] = seconds
     return frame

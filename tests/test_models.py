@@ -2,10 +2,12 @@
 
 import json
 import random
+import sys
 
 import hypothesis
 import numpy
 import onnx
+import psutil
 import pytest
 import torch
 
@@ -372,6 +374,16 @@ def test_lora_trains_with_the_same_trainer(tiny):
     )
     assert history["loss"].tail(4).mean() < history["loss"].head(4).mean()
     assert torch.equal(model.model.layers[0].mlp.up_proj.base_layer.weight, before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other C libraries decide for themselves")
+def test_freed_memory_is_given_back():
+    process = psutil.Process()
+    pieces = [bytearray(b"x" * 100_000) for _ in range(3000)]
+    full = process.memory_info().rss
+    del pieces[:-1]  # the last one keeps the heap from shrinking by itself
+    measure.give_back()
+    assert full - process.memory_info().rss > 200e6
 
 
 def test_peak_memory_of_a_fresh_process_is_its_own():
