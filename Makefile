@@ -22,6 +22,7 @@ test: $(READY)
 
 lab: $(READY)
 	$(BIN)/slmops fetch
+	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" 2>/dev/null  # it asks the network for news
 	$(BIN)/jupyter lab notebooks
 
 book: $(READY) book/_static/vendor

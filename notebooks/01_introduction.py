@@ -28,7 +28,7 @@ run = settings.start(dataset, base_model, profile, seed)
 # %% [markdown]
 # ## 1.1 A first answer
 #
-# The course's base model is SmolLM2-135M-Instruct {cite}`allal2025smollm2`. Before you run the next cell:
+# The course's base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). Before you run the next cell:
 # do you expect a sensible answer from a model thousands of times smaller than the famous ones?
 
 # %%
@@ -146,7 +146,7 @@ zero_shot = evaluate.score(desk.task, records, texts)
 zero_shot.table().round(3)
 
 # %% [markdown]
-# A share alone says little: `low` and `high` bound the 95 % interval {cite}`wilson1927`. Look at the answers
+# A share alone says little: `low` and `high` bound the 95 % interval ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)). Look at the answers
 # themselves before you judge:
 
 # %%

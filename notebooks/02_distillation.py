@@ -2,7 +2,7 @@
 # # 2 Distillation: a teacher, a pool of messages, a small student
 #
 # Tuning makes the base model good at one job. But it still has 30 layers, and each of them is paid for in every
-# message. Distillation {cite}`hinton2015distilling` moves the skill into a model with a fraction of them.
+# message. Distillation ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) moves the skill into a model with a fraction of them.
 #
 # **You will be able to**
 #
@@ -195,7 +195,7 @@ print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all w
 
 # %% [markdown]
 # Keep the tokens that the training messages and the pool use, and the commonest of all. A rare word is not lost:
-# it is spelled in smaller pieces {cite}`sennrich2016bpe`.
+# it is spelled in smaller pieces ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)).
 
 # %%
 seen = [record["text"] for record in desk.train + desk.pool]
@@ -249,7 +249,7 @@ print(f"{trained / 1e6:.1f} million weights of the student are trained")
 # ## 2.7 Three things to copy
 #
 # The student can be told *what* the teacher said (the text), *how sure* it was (its distribution over the tokens), and *how it
-# got there* {cite}`romero2015fitnets`: inside the teacher, each kept layer used to read something sensible. The teacher reads every lesson once and its states at
+# got there* ([Romero et al. 2015](https://arxiv.org/abs/1412.6550)): inside the teacher, each kept layer used to read something sensible. The teacher reads every lesson once and its states at
 # these places are kept for all epochs. Look at the last line of the loss for what each of the three counts; the last place, from which
 # the answer is read, counts extra.
 
@@ -298,7 +298,7 @@ plots.show(
 # ## 2.8 Get used to four bits
 #
 # The student will be deployed with 4-bit weights. Rounding them afterwards would spoil some of what it learned. So in its last epoch it
-# computes with rounded weights while it learns (quantization-aware training {cite}`jacob2018quantization`).
+# computes with rounded weights while it learns (quantization-aware training, [Jacob et al. 2018](https://arxiv.org/abs/1712.05877)).
 
 # %%
 with compress.four_bits(student):
@@ -328,7 +328,7 @@ student_scores.table().round(3)
 # ## 2.9 What is left of the teacher?
 #
 # Both answered the same messages, so compare them message by message. The interval of the ratio comes from
-# resampling the messages, both answers together (a paired bootstrap {cite}`efron1979bootstrap`).
+# resampling the messages, both answers together (a paired bootstrap, [Efron 1979](https://doi.org/10.1214/aos/1176344552)).
 
 # %%
 kept = evaluate.ratio(student_scores.rows["exact"], teacher_scores.rows["exact"], run.seed)

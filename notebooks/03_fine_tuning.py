@@ -2,7 +2,7 @@
 # # 3 Fine-tuning: does every weight have to move?
 #
 # The teacher of chapter 2 was tuned in full: every weight was trained, and a second copy of every weight would be
-# needed for a second task. LoRA {cite}`hu2021lora` leaves the weights alone and learns a small correction to them.
+# needed for a second task. LoRA ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) leaves the weights alone and learns a small correction to them.
 #
 # **You will be able to**
 #
@@ -63,7 +63,7 @@ print("before training LoRA changes the output by at most", (by_hand - layer(x))
 # %% [markdown]
 # ## 3.2 The same for the whole model
 #
-# PEFT {cite}`peft` puts such a pair beside every linear layer and freezes the rest.
+# PEFT ([Mangrulkar et al. 2022](https://github.com/huggingface/peft)) puts such a pair beside every linear layer and freezes the rest.
 
 # %%
 from peft import LoraConfig, get_peft_model

@@ -30,7 +30,7 @@ student_folder = artifacts.need(run, "student")
 # %% [markdown]
 # ## 4.1 Convert and quantize
 #
-# The model builder of ONNX Runtime GenAI {cite}`ortgenai` writes the model as a graph. For int4 it stores blocks of
+# The model builder of ONNX Runtime GenAI ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) writes the model as a graph. For int4 it stores blocks of
 # 32 weights as 4-bit numbers with one shared scale. **Predict:** fp32 has 32 bits per weight; how much smaller can
 # int4 be, at best?
 
@@ -105,7 +105,7 @@ print(
 #
 # ## 4.4 The same folder in Foundry Local
 #
-# Foundry Local {cite}`foundrylocal` manages models on a device: register a folder, load it, chat with it. Here it runs inside this
+# Foundry Local ([Microsoft](https://github.com/microsoft/Foundry-Local)) manages models on a device: register a folder, load it, chat with it. Here it runs inside this
 # process, with nothing but the folder you just made. The answer is streamed piece by piece:
 
 # %%
