@@ -205,6 +205,8 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
         trainer.train()
         seconds = time.monotonic() - started
         history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
+        # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         trainer.accelerator.free_memory()  # the optimizer's states are twice the model
     del trainer
     decoder.set_attn_implementation(attention)

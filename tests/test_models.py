@@ -120,6 +120,17 @@ def test_bf16_is_used_where_it_is_said_to_be(tiny, monkeypatch):
     assert set(seen) == {torch.bfloat16}
 
 
+def test_a_trained_model_computes_as_its_saved_copy_does(tiny, tmp_path, monkeypatch):
+    model, tokenizer = tiny
+    monkeypatch.setattr(training, "fast_bf16", lambda: True)
+    training.train(model, tokenizer, examples(tokenizer), max_steps=2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = base_model.open_model(tmp_path)
+    ids = torch.tensor([tokenizer("hello there").input_ids])
+    assert torch.equal(model(ids).logits, again(ids).logits)
+
+
 def test_answers_do_not_depend_on_the_batch(tiny):
     model, tokenizer = tiny
     together = evaluate.generate(model, tokenizer, CHATS, 12, batch_size=3)
