@@ -289,7 +289,7 @@ student_history = training.train(
     seed=run.seed,
 )
 plots.show(
-    plots.curve(student_history),
+    plots.curve(student_history, unit="weighted sum of the three losses"),
     takeaway="The way back is longer than the cut was",
     alt="Line plot of the student's distillation loss over its training steps, falling fast, then slowly.",
 )

@@ -32,7 +32,9 @@ def keep_layers(model, keep):
     small = copy.deepcopy(model, {id(layers): ModuleList(copy.deepcopy(layers[i]) for i in keep)})
     for position, layer in enumerate(small.model.layers):
         layer.self_attn.layer_idx = position  # where the layer finds its keys and values
-    small.config = small.model.config = config
+    for module in small.modules():
+        if hasattr(module, "config"):
+            module.config = config  # one for all: a switch of the attention kernel has to reach every layer
     small.tie_weights()
     return small
 

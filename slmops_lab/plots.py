@@ -70,9 +70,9 @@ def shares(scores, unit="exact match in % (line: 95 % interval)"):
     return bars(percent[0], unit, *percent[1:])
 
 
-def curve(history):
-    """Loss over steps of a `training.train` history; returns the figure."""
+def curve(history, unit="loss per answer token (nats)"):
+    """Loss over steps of a `training.train` history; unit labels the loss. Returns the figure."""
     figure, axis = pyplot.subplots()
     axis.plot(history["step"], history["loss"], marker=".")
-    axis.set(xlabel="training step", ylabel="loss per answer token (nats)", ylim=(0, None))
+    axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
     return figure

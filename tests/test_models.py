@@ -149,6 +149,15 @@ def test_kept_layers_are_the_teachers(tiny):
     assert model.model.layers[0].mlp.up_proj.weight.abs().sum() > 0, "a copy, not a view"
 
 
+def test_a_student_can_change_its_attention_kernel_alone(tiny):
+    model, _ = tiny
+    before = model.config._attn_implementation
+    small = compress.keep_layers(model, [0, 3])
+    small.set_attn_implementation("eager")
+    assert {layer.self_attn.config._attn_implementation for layer in small.model.layers} == {"eager"}
+    assert {layer.self_attn.config._attn_implementation for layer in model.model.layers} == {before} != {"eager"}
+
+
 def test_keeping_all_layers_changes_nothing(tiny):
     model, tokenizer = tiny
     ids = torch.tensor([tokenizer("hello there").input_ids])
