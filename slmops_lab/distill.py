@@ -5,12 +5,14 @@ learns from the text that the teacher writes. `study` adds what the teacher was 
 hidden states, computed once and reused in every epoch.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
-from slmops_lab import evaluate, training
+from slmops_lab import training
+from slmops_lab.settings import CourseError
 
 
 @dataclass(frozen=True)
@@ -19,25 +21,34 @@ class Labelled:
 
     id: str
     text: str
-    said: str
+    said: str | None
     answer: dict | None
     problem: str | None
+    confidence: float | None = None
 
 
-def label(model, tokenizer, task, records, batch_size=32):
-    """Let the teacher answer records without answers: a list of `Labelled`, in the same order.
+def label(teacher, task, records, least_sure=0.0):
+    """Let a teacher (see `teachers`) answer records: a list of `Labelled`, in the same order.
 
-    A text that is no valid answer, or that copies something the message does not say, keeps its
-    reason in `problem` and never becomes training data.
+    A text that is no valid answer, that copies something the message does not say, or of which the
+    teacher itself was less sure than least_sure (a probability), keeps its reason in `problem` and
+    never becomes training data. Raises CourseError where there are no records, and where not one
+    answer can be used.
     """
-    chats = [task.messages(record["text"]) for record in records]
-    texts = evaluate.generate(model, tokenizer, chats, batch_size=batch_size, label="labelling")
+    if not records:
+        raise CourseError("The pool is empty: there is nothing for the teacher to label.")
     labelled = []
-    for record, said in zip(records, texts, strict=True):
-        reading = task.read(said)
-        problem = reading.problem or task.problem(reading.answer, record["text"])
+    for record, said in zip(records, teacher.ask(task, [record["text"] for record in records]), strict=True):
+        reading = task.read(said.text or "")
+        problem = said.problem or reading.problem or task.problem(reading.answer, record["text"])
+        if not problem and said.confidence is not None and said.confidence < least_sure:
+            problem = "not sure enough"
         answer = None if problem else reading.answer
-        labelled.append(Labelled(record["id"], record["text"], said, answer, problem))
+        labelled.append(Labelled(record["id"], record["text"], said.text, answer, problem, said.confidence))
+    if not any(one.answer for one in labelled):
+        problem, count = Counter(one.problem for one in labelled).most_common(1)[0]
+        whose = f"the {len(labelled)} answers of the teacher '{teacher.name}'"
+        raise CourseError(f"None of {whose} can be used; {count} times: {problem}.")
     return labelled
 
 

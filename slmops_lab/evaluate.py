@@ -12,27 +12,48 @@ from slmops_lab.tasks import Enum
 from slmops_lab.training import prompt_ids
 
 
-@torch.inference_mode()
 def generate(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering"):
     """Greedy answers to a list of chats: a list of texts, in the same order.
 
     Batches hold prompts of similar length, padded on the left. label None shows no progress bar.
     """
+    return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label)[0]
+
+
+def generate_scored(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering", temperature=0.0):
+    """Like `generate`, and how sure the model was: (texts, log_probs), two lists.
+
+    A log probability is that of all tokens of the answer with its end token, at temperature 1.
+    temperature 0 takes the likeliest token each time, any other draws from softmax(logits / temperature).
+    """
+    return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature, scored=True)
+
+
+@torch.inference_mode()
+def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
     prompts = [prompt_ids(tokenizer, chat) for chat in chats]
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    texts = [""] * len(prompts)
+    texts, log_probs = [""] * len(prompts), [0.0] * len(prompts)
+    how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     with tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt")
             batch = batch.to(model.device)
-            out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-            answers = out[:, batch["input_ids"].shape[1] :]
-            decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
-            for i, text in zip(chosen, decoded, strict=True):
-                texts[i] = text
+            out = model.generate(
+                **batch, max_new_tokens=max_new_tokens, **how, return_dict_in_generate=True, output_logits=scored
+            )
+            answers = out.sequences[:, batch["input_ids"].shape[1] :]
+            if scored:
+                gained = model.compute_transition_scores(out.sequences, out.logits, normalize_logits=True)
+                ended = (answers == tokenizer.eos_token_id).cumsum(-1) > 0
+                after = torch.nn.functional.pad(ended[:, :-1], (1, 0))  # padding behind the end token
+                totals = gained.masked_fill(after, 0).sum(-1).tolist()
+            for row, i in enumerate(chosen):
+                texts[i] = tokenizer.decode(answers[row], skip_special_tokens=True)
+                log_probs[i] = totals[row] if scored else None
             bar.update(len(chosen))
-    return texts
+    return texts, log_probs
 
 
 @dataclass(frozen=True)

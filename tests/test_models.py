@@ -1,6 +1,7 @@
 """Training, generation, pruning, distillation, export and runtimes, on a tiny Llama."""
 
 import json
+import math
 import random
 import sys
 
@@ -21,6 +22,7 @@ from slmops_lab import (
     measure,
     runtime,
     tasks,
+    teachers,
     training,
 )
 from slmops_lab.settings import CourseError
@@ -293,8 +295,9 @@ def test_unusable_labels_keep_their_reason(tiny, colours, monkeypatch):
         '{"kind":"warm","word":"lila"}',
         '{"kind":"hot","word":null}',
     ]
-    monkeypatch.setattr(distill.evaluate, "generate", lambda *a, **k: said)
-    labels = distill.label(*tiny, task, data.load(colours).pool)
+    monkeypatch.setattr(evaluate, "generate_scored", lambda *a, **k: (said, [-0.1] * 4))
+    labels = distill.label(teachers.LocalTeacher(*tiny), task, data.load(colours).pool)
+    assert labels[0].confidence == pytest.approx(math.exp(-0.1))
     assert [x.answer is not None for x in labels] == [True, False, False, False]
     assert [x.problem and x.problem.split(" ")[0] for x in labels] == [None, "no", "word", "kind"]
 

@@ -1,0 +1,355 @@
+"""Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
+
+import json
+import math
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from slmops_lab import data, distill, evaluate, tasks, teachers
+from slmops_lab.settings import CourseError
+
+
+def reply(content='{"kind":"warm","word":null}', finish="stop", log_probs=None):
+    """A chat completion as the protocol has it."""
+    told = {"content": [{"token": "x", "logprob": p, "bytes": None, "top_logprobs": []} for p in log_probs or []]}
+    choice = {
+        "index": 0,
+        "finish_reason": finish,
+        "message": {"role": "assistant", "content": content},
+        "logprobs": told if log_probs else None,
+    }
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers the n-th request with script[n]: a dict, a (status, headers, body), 'slow' or 'cut'. Then politely."""
+
+    daemon_threads = True
+
+    def __init__(self, script):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.seen, self.lock = list(script), [], threading.Lock()
+        self.at_once = self.most_at_once = 0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        server = self.server
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.seen.append((time.monotonic(), asked))
+            step = server.script.pop(0) if server.script else reply()
+            server.at_once += 1
+            server.most_at_once = max(server.at_once, server.most_at_once)
+        try:
+            if step == "slow":
+                time.sleep(1.5)
+                step = reply()
+            self.give(step)
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def give(self, step):
+        cut = step == "cut"
+        status, headers, body = step if isinstance(step, tuple) else (200, {}, reply() if cut else step)
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = cut
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    servers = []
+
+    def start(*script):
+        servers.append(Endpoint(script))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def ask(colours, tmp_path):
+    """Function: server, number of different messages, options -> (answers, teacher)."""
+
+    def run(server, count=1, **options):
+        options = {"concurrency": 1, "max_retries": 2, **options}
+        teacher = teachers.RemoteTeacher("m", tmp_path / "store.jsonl", server.url, "secret-key", **options)
+        return teacher.ask(tasks.load(colours), [f"message {i}" for i in range(count)]), teacher
+
+    return run
+
+
+def test_it_answers_in_order_and_counts_tokens(endpoint, ask):
+    server = endpoint(*[reply(f"answer {i}") for i in range(3)])
+    answers, teacher = ask(server, 3)
+    assert [said.text for said in answers] == ["answer 0", "answer 1", "answer 2"]
+    assert (teacher.usage.requests, teacher.usage.input_tokens, teacher.usage.output_tokens) == (3, 30, 15)
+    assert teacher.usage.cost(2.0, 10.0) == pytest.approx((30 * 2 + 15 * 10) / 1e6)
+    _, asked = server.seen[0]
+    assert asked["model"] == "m" and "warm, cold" in asked["messages"][0]["content"]
+
+
+def test_nothing_is_asked_twice(endpoint, ask):
+    server = endpoint()
+    ask(server, 2)
+    answers, teacher = ask(server, 3)
+    assert len(server.seen) == 3 and len(answers) == 3
+    assert teacher.usage.requests == 1 and teacher.usage.reused == 2
+
+
+def test_other_settings_are_another_question(endpoint, ask):
+    server = endpoint()
+    ask(server)
+    ask(server, temperature=0.7)
+    assert len(server.seen) == 2
+
+
+def test_a_line_cut_by_a_kill_is_asked_again(endpoint, ask, tmp_path):
+    server = endpoint()
+    ask(server, 2)
+    store = tmp_path / "store.jsonl"
+    store.write_text(store.read_text()[:-20])
+    answers, _ = ask(server, 2)
+    assert len(server.seen) == 3 and all(said.text for said in answers)
+    ask(server, 2)
+    assert len(server.seen) == 3, "the repaired store is whole again"
+
+
+def test_no_more_requests_at_once_than_allowed(endpoint, ask):
+    server = endpoint(*["slow"] * 4)
+    ask(server, 4, concurrency=2)
+    assert server.most_at_once == 2
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (429, {"Retry-After": "0.2"}, {"error": {"message": "slow down"}}),
+        (500, {}, {"error": {"message": "oops"}}),
+        (503, {}, b"<html>come back later</html>"),
+        "cut",
+        "slow",
+    ],
+    ids=["429", "500", "503", "cut", "time-out"],
+)
+def test_trouble_that_passes_is_not_noticed(endpoint, ask, trouble):
+    server = endpoint(trouble, reply("fine"))
+    answers, _ = ask(server, timeout=0.5)
+    assert [said.text for said in answers] == ["fine"] and len(server.seen) == 2
+
+
+def test_the_pause_that_the_endpoint_asks_for_is_kept(endpoint, ask):
+    server = endpoint((429, {"Retry-After": "0.6"}, {"error": {"message": "slow down"}}))
+    ask(server)
+    (first, _), (second, _) = server.seen
+    assert second - first >= 0.6
+
+
+@pytest.mark.parametrize(
+    "trouble, problem",
+    [
+        ((500, {}, {"error": {"message": "oops"}}), "status 500"),
+        ((429, {}, {"error": {"message": "slow down"}}), "status 429"),
+        ("cut", "no connection"),
+        ("slow", "no answer within 0.3 s"),
+        ((200, {}, b"{not json"), "a reply that is no JSON"),
+        ((200, {"Content-Type": "text/html"}, b"<html>log in first</html>"), "a reply without an answer in it"),
+        ((200, {}, {"hello": 1}), "a reply without an answer in it"),
+        ((200, {}, {"choices": []}), "a reply without an answer in it"),
+    ],
+    ids=["500", "429", "cut", "time-out", "no JSON", "HTML", "other JSON", "no choices"],
+)
+def test_trouble_that_stays_is_no_label(endpoint, ask, tmp_path, trouble, problem):
+    server = endpoint(*[trouble] * 2)
+    answers, teacher = ask(server, 2, timeout=0.3, max_retries=0)
+    assert [said.problem for said in answers] == [problem, problem]
+    assert all(said.text is None for said in answers)
+    assert teacher.usage.requests == 0
+    again, _ = ask(server, 2)
+    assert all(said.text for said in again), "a failure is not kept: the next run asks again"
+
+
+@pytest.mark.parametrize(
+    "answer, problem",
+    [(reply("half of", finish="length"), "cut off after 128 tokens"), (reply(""), "an empty reply")],
+)
+def test_useless_answers_are_paid_for_once(endpoint, ask, answer, problem):
+    server = endpoint(answer)
+    for _ in range(2):
+        answers, _ = ask(server)
+        assert answers[0].problem == problem
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "status, sentence",
+    [(401, "refuses the key"), (403, "may not use 'm'"), (404, "no model 'm'"), (400, "does not take the request")],
+)
+def test_what_no_repetition_cures_stops_at_once(endpoint, ask, tmp_path, status, sentence):
+    server = endpoint(reply(), (status, {}, {"error": {"message": "no"}}))
+    with pytest.raises(
+        CourseError, match=f"{sentence}.*[12] answers are kept in .*store.jsonl: run again to go on"
+    ) as error:
+        ask(server, 10)
+    assert len(server.seen) <= 3 and "\n" not in str(error.value)
+    assert "secret-key" not in str(error.value) and "secret-key" not in (tmp_path / "store.jsonl").read_text()
+
+
+def test_an_endpoint_that_is_down(ask, endpoint):
+    server = endpoint()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(CourseError, match="failed 5 times in a row, last with: no connection"):
+        ask(server, 10)
+
+
+def test_the_key_is_not_shown(tmp_path):
+    assert "secret" not in repr(teachers.RemoteTeacher("m", tmp_path / "s", "http://127.0.0.1:1/v1", "secret"))
+
+
+def test_no_key(tmp_path, colours, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(CourseError, match="set OPENAI_API_KEY"):
+        teachers.RemoteTeacher("m", tmp_path / "s", "http://127.0.0.1:1/v1").ask(tasks.load(colours), ["a"])
+
+
+def test_a_teacher_by_configuration(tmp_path, endpoint, colours, monkeypatch):
+    monkeypatch.delenv("SLMOPS_TEACHER_MODEL", raising=False)
+    assert teachers.RemoteTeacher.from_environment(tmp_path / "s.jsonl") is None
+    server = endpoint()
+    monkeypatch.setenv("SLMOPS_TEACHER_MODEL", "big")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    teachers.RemoteTeacher.from_environment(tmp_path / "s.jsonl").ask(tasks.load(colours), ["a"])
+    assert server.seen[0][1]["model"] == "big"
+
+
+def test_guided_and_with_probabilities(endpoint, ask):
+    server = endpoint(reply(log_probs=[math.log(0.5), math.log(0.5)]))
+    answers, _ = ask(server, guided=True, log_probs=True)
+    assert answers[0].confidence == pytest.approx(0.25)
+    _, asked = server.seen[0]
+    assert asked["logprobs"] is True
+    assert asked["response_format"]["json_schema"]["schema"]["properties"]["kind"]["enum"] == ["warm", "cold"]
+
+
+def test_remote_labels_are_checked_like_all_others(endpoint, colours, tmp_path):
+    server = endpoint(
+        reply('{"kind":"warm","word":"red"}'),
+        reply("Sure! Here is your JSON:"),
+        reply('{"kind":"hot","word":"orange"}'),
+        reply('{"kind":"cold","word":"sea"}'),
+    )
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.jsonl", server.url, "k", concurrency=1)
+    desk = data.load(colours)
+    labelled = distill.label(teacher, desk.task, desk.pool)
+    assert labelled[0].answer == {"kind": "warm", "word": "red"} and labelled[0].problem is None
+    assert [one.answer for one in labelled[1:]] == [None] * 3
+    assert labelled[1].problem == "no JSON"
+    assert "which the schema does not list" in labelled[2].problem
+    assert "does not occur in the text" in labelled[3].problem
+
+
+def test_a_teacher_of_prose(endpoint, colours, tmp_path):
+    server = endpoint(*[reply("I would say it is warm.")] * 4)
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.jsonl", server.url, "k")
+    desk = data.load(colours)
+    with pytest.raises(CourseError, match="None of the 4 answers of the teacher 'm' can be used; 4 times: no JSON"):
+        distill.label(teacher, desk.task, desk.pool)
+
+
+def test_an_empty_pool(colours, tiny):
+    with pytest.raises(CourseError, match="pool is empty"):
+        distill.label(teachers.LocalTeacher(*tiny), tasks.load(colours), [])
+
+
+def test_doubtful_labels_are_left_out(colours):
+    class Unsure:
+        name = "unsure"
+
+        def ask(self, task, texts):
+            text = '{"kind":"warm","word":null}'
+            return [teachers.Said(text, 0.9), teachers.Said(text, 0.2), teachers.Said(text), teachers.Said(text, 0.5)]
+
+    desk = data.load(colours)
+    labelled = distill.label(Unsure(), desk.task, desk.pool, least_sure=0.5)
+    assert [one.problem for one in labelled] == [None, "not sure enough", None, None]
+    assert labelled[1].answer is None and labelled[1].confidence == 0.2
+
+
+def test_confidence_is_the_probability_of_the_whole_answer(colours, tiny):
+    model, tokenizer = tiny
+    task = tasks.load(colours)
+    texts = ["I like red", "please paint the whole boat blue, with a broad green stripe"]
+    chats = [task.messages(text) for text in texts]
+    compared = 0
+    for temperature in (0.0, 1.0):
+        torch.manual_seed(1)
+        said, log_probs = evaluate.generate_scored(model, tokenizer, chats, 6, label=None, temperature=temperature)
+        for chat, text, log_prob in zip(chats, said, log_probs, strict=True):
+            prompt = evaluate.prompt_ids(tokenizer, chat)
+            answer = tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(answer) != 6:  # drawn tokens need not be what the tokenizer makes of their text
+                continue
+            with torch.inference_mode():
+                log_p = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+            by_hand = sum(log_p[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer))
+            assert log_prob == pytest.approx(by_hand, abs=1e-3)
+            compared += 1
+    assert compared
+    said, log_probs = evaluate.generate_scored(model, tokenizer, chats, 6, label=None)
+    assert said == evaluate.generate(model, tokenizer, chats, 6, label=None)
+
+
+def test_the_end_token_counts_and_what_follows_does_not(tiny, monkeypatch):
+    model, tokenizer = tiny
+    chats = [[{"role": "user", "content": word}] for word in ("a", "b")]
+    end = tokenizer.eos_token_id
+    with torch.no_grad():  # every token but the end is impossible: one token long, probability one
+        model.generation_config.suppress_tokens = None
+        real = model.forward
+
+        def forward(*args, **kwargs):
+            out = real(*args, **kwargs)
+            out.logits = torch.full_like(out.logits, -1e4)
+            out.logits[..., end] = 0.0
+            return out
+
+        monkeypatch.setattr(model, "forward", forward)
+        said, log_probs = evaluate.generate_scored(model, tokenizer, chats, 6, label=None)
+    assert said == ["", ""] and log_probs == pytest.approx([0.0, 0.0])
+
+
+def test_a_drawn_answer_differs_from_draw_to_draw(colours, tiny):
+    task = tasks.load(colours)
+    torch.manual_seed(0)
+    drawn = teachers.LocalTeacher(*tiny, temperature=1.0)
+    assert drawn.ask(task, ["I like red"]) != drawn.ask(task, ["I like red"])
+    likeliest = teachers.LocalTeacher(*tiny)
+    assert likeliest.ask(task, ["I like red"]) == likeliest.ask(task, ["I like red"])
