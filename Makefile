@@ -25,17 +25,20 @@ lab: $(READY)
 	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" 2>/dev/null  # it asks the network for news
 	$(BIN)/jupyter lab notebooks
 
-book: $(READY) book/_static/vendor
+book: $(READY) book/_static/vendor/embed.js
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book . build/book
 	@echo '<meta http-equiv="refresh" content="0; url=book/index.html">' > build/book/index.html
 	@echo "The book: build/book/index.html"
 
-# MathJax inside the book, so that formulas need no network; without npm the pages load it from its CDN
-book/_static/vendor:
+# MathJax and the widgets' player inside the book; without npm the pages load them from their CDN
+book/_static/vendor/embed.js:
 	@if command -v npm >/dev/null; then \
-	  mkdir -p $@ build/npm && cd build/npm && npm pack --silent mathjax@3.2.2 >/dev/null && \
-	  tar xzf mathjax-3.2.2.tgz package/es5/tex-svg.js && cp package/es5/tex-svg.js $(CURDIR)/$@/ ; \
-	else echo "npm is not here: formulas in the book will need a network."; fi
+	  mkdir -p $(@D) build/npm && cd build/npm && \
+	  npm pack --silent mathjax@3.2.2 @jupyter-widgets/html-manager@1.0.15 >/dev/null && \
+	  tar xzf mathjax-3.2.2.tgz package/es5/tex-svg.js && \
+	  tar xzf jupyter-widgets-html-manager-1.0.15.tgz package/dist && \
+	  cp package/es5/tex-svg.js package/dist/embed.js package/dist/*.woff2 $(CURDIR)/$(@D)/ ; \
+	else echo "npm is not here: formulas and widgets in the book will need a network."; fi
 
 $(READY): requirements.lock pyproject.toml | check-python
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -37,6 +37,9 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 VENDOR = Path(__file__).parent / "_static" / "vendor"
 if (VENDOR / "tex-svg.js").is_file():  # `make book` puts it there where npm is at hand
     mathjax_path = "vendor/tex-svg.js"
+if (VENDOR / "embed.js").is_file():
+    nb_ipywidgets_js = {"vendor/embed.js": {}}
+    html_js_files = [("mathjax-hub.js", {"priority": 100})]
 
 
 def alt_texts(app, docname, source):

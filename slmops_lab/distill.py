@@ -5,6 +5,7 @@ learns from the text that the teacher writes. `study` adds what the teacher was 
 hidden states, computed once and reused in every epoch.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -78,6 +79,6 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16):
             parts = zip(chosen, states.split(tokens), gained.split(answers), strict=True)
             for i, own_states, own_gains in parts:
                 studied[i] = {**examples[i], "teacher_states": own_states.clone()}
-                confidences[i] = float(own_gains.sum().exp())
+                confidences[i] = math.exp(own_gains.double().sum())  # in 32 bits a long answer may become 0
             bar.update(len(chosen))
     return studied, confidences

@@ -152,6 +152,55 @@ def difference(ours, theirs, seed=0):
     return {"points": gap.mean(), "low": interval.low, "high": interval.high}
 
 
+def paired_test(ours, theirs):
+    """Do two models differ on the same records? McNemar's exact test (McNemar 1947), two-sided.
+
+    Both are (records,) booleans: right or wrong. Returns {'only_ours', 'only_theirs', 'p'}: how many
+    records only one of them gets right, and the probability of a split at least as uneven if both
+    were equally good.
+    """
+    ours, theirs = numpy.asarray(ours, bool), numpy.asarray(theirs, bool)
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    p = stats.binomtest(only_ours, only_ours + only_theirs).pvalue if only_ours + only_theirs else 1.0
+    return {"only_ours": only_ours, "only_theirs": only_theirs, "p": p}
+
+
+def outcomes(name, records, readings):
+    """What one field should be and what was read, a DataFrame with the text columns `truth` and `said`.
+
+    None becomes 'null', an answer that could not be read '(unreadable)'.
+    """
+    truth = [record["answer"][name] or "null" for record in records]
+    said = [(reading.answer[name] or "null") if reading.answer else "(unreadable)" for reading in readings]
+    return pandas.DataFrame({"truth": truth, "said": said})
+
+
+def confusions(pairs, top=6):
+    """The commonest mistakes of `outcomes`: a DataFrame of truth, said and how many times."""
+    wrong = pairs[pairs["truth"] != pairs["said"]]
+    return wrong.value_counts().rename("times").reset_index().head(top)
+
+
+def macro_f1(pairs, seed=0):
+    """F1 of each class of `outcomes`, averaged over classes (scikit-learn's), with a 95 % bootstrap interval.
+
+    Rare classes count as much as common ones. Returns {'f1', 'low', 'high'}.
+    """
+    from sklearn.metrics import f1_score
+
+    classes = sorted(pairs["truth"].unique())
+    truth, said = (pandas.Categorical(pairs[column], classes).codes for column in ("truth", "said"))
+
+    def statistic(rows):
+        return f1_score(truth[rows], said[rows], labels=range(len(classes)), average="macro", zero_division=0)
+
+    rows = numpy.arange(len(pairs))
+    drawn = numpy.random.default_rng(seed)
+    spread = [statistic(drawn.choice(rows, len(rows))) for _ in range(500)]
+    low, high = numpy.percentile(spread, [2.5, 97.5])
+    return {"f1": statistic(rows), "low": low, "high": high}
+
+
 def keyword_baseline(task, train, texts, pairs=False):
     """Answers of a model that only sees which words occur: what a language model has to beat.
 

@@ -32,14 +32,21 @@ def show(figure, takeaway, alt):
 
     Closes the figure. Raises ValueError where takeaway or alt is empty.
     """
-    if not takeaway.strip() or not alt.strip():
-        raise ValueError("a figure needs a takeaway and an alt text")
+    if not alt.strip():
+        raise ValueError("a figure needs an alt text")
+    display(Image(png(figure, takeaway), format="png", alt=alt))
+
+
+def png(figure, takeaway):
+    """A figure with its takeaway as title, as the bytes of a PNG file. Closes the figure."""
+    if not takeaway.strip():
+        raise ValueError("a figure needs a takeaway")
     figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
     figure.tight_layout()
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
     pyplot.close(figure)
-    display(Image(png.getvalue(), format="png", alt=alt))
+    return file.getvalue()
 
 
 def bars(values, unit, low=None, high=None, axis=None, digits=1):
@@ -75,4 +82,36 @@ def curve(history, unit="loss per answer token (nats)"):
     figure, axis = pyplot.subplots()
     axis.plot(history["step"], history["loss"], marker=".")
     axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
+    return figure
+
+
+def pairs(values, counts, unit):
+    """Two marks per row, joined by a line; returns the figure.
+
+    values is {series: {row: value}} with two series; counts is {row: number of cases}, which is shown
+    with the row's name and gives the order from the top.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(counts)))
+    rows = range(len(counts))[::-1]
+    ends = [[series[name] for name in counts] for series in values.values()]
+    axis.hlines(rows, *ends, color="#999999", linewidth=2, zorder=1)
+    for label, points, colour, marker in zip(values, ends, COLOURS, "so", strict=False):
+        axis.scatter(points, rows, color=colour, marker=marker, label=label, zorder=2)
+    axis.set_yticks(rows, [f"{name} ({count})" for name, count in counts.items()])
+    axis.set_xlabel(unit)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def columns(names, values, unit):
+    """Groups of columns, one group per name and one column per {series: values}; returns the figure."""
+    figure, axis = pyplot.subplots(figsize=(7, 3))
+    width = 0.8 / len(values)
+    for i, (label, heights) in enumerate(values.items()):
+        places = [k + (i - (len(values) - 1) / 2) * width for k in range(len(names))]
+        axis.bar(places, heights, width, color=COLOURS[i], label=label)
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel=unit, ylim=(0, 100))
+    axis.legend(frameon=False)
     return figure

@@ -417,3 +417,25 @@ def test_peak_memory_of_a_fresh_process_is_its_own():
         with pytest.raises(ValueError):
             fresh.call(json.loads, "[")
     assert small < measure.peak_memory() - len(ballast) / 2
+
+
+def test_paired_test_by_hand():
+    ours = [True] * 10 + [False] * 4 + [True] * 1
+    theirs = [True] * 10 + [True] * 4 + [False] * 1
+    found = evaluate.paired_test(ours, theirs)
+    assert (found["only_ours"], found["only_theirs"]) == (1, 4)
+    assert found["p"] == pytest.approx(2 * (1 + 5) / 2**5)  # at most 1 of 5 coins, either way
+    assert evaluate.paired_test(ours, ours)["p"] == 1.0
+
+
+def test_macro_f1_counts_rare_classes_as_much():
+    task_like = [{"answer": {"kind": kind, "word": None}} for kind in ["warm"] * 9 + ["cold"]]
+    always_warm = [tasks.Reading({"kind": "warm", "word": None})] * 9 + [tasks.Reading(None, "no JSON")]
+    pairs = evaluate.outcomes("kind", task_like, always_warm)
+    assert pairs["said"].iloc[-1] == "(unreadable)"
+    found = evaluate.macro_f1(pairs)
+    assert found["f1"] == pytest.approx(0.5)  # 1 for warm, 0 for cold
+    assert found["low"] <= found["f1"] <= found["high"] <= 1
+    (mistake,) = evaluate.confusions(pairs).to_dict("records")
+    assert mistake == {"truth": "cold", "said": "(unreadable)", "times": 1}
+    assert set(evaluate.outcomes("word", task_like[:1], always_warm[:1]).iloc[0]) == {"null"}

@@ -42,6 +42,8 @@ def with_outputs(notebook, executed):
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not is_progress(o)]
     combined.metadata = notebook.metadata
+    if "widgets" in executed.metadata:  # their state, so that they are there without a kernel
+        combined.metadata["widgets"] = executed.metadata["widgets"]
     return combined
 
 

@@ -1,0 +1,51 @@
+"""The flip book turns its pages by links that the browser makes, not by Python."""
+
+import pytest
+from ipywidgets import HTML, Stack
+
+from slmops_lab import plots, widgets
+
+
+def everything(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
+def pictures(kinds):
+    return {kind: {step: (b"png", f'{kind} "{step}"') for step in (1, 2, 3)} for kind in kinds}
+
+
+@pytest.mark.parametrize("kinds", [["a"], ["a", "b"]])
+def test_every_page_is_there_with_its_alt_text(kinds):
+    book = widgets.flip_book(pictures(kinds), over="kind", along="step")
+    pages = [w.value for w in everything(book) if isinstance(w, HTML)]
+    assert len(pages) == 3 * len(kinds)
+    assert 'alt="a &quot;1&quot;"' in pages[0] and "data:image/png;base64,cG5n" in pages[0]
+    shelves = [w for w in everything(book) if isinstance(w, Stack)]
+    assert all(shelf.selected_index == 0 for shelf in shelves)
+    assert len(shelves) == (1 if len(kinds) == 1 else 3)
+
+
+def test_the_links_need_no_kernel():
+    from ipywidgets import Widget, widget_link
+
+    book = widgets.flip_book(pictures(["a", "b"]), over="kind", along="step")
+    inside = {id(w) for w in everything(book)}
+    links = [w for w in Widget.widgets.values() if isinstance(w, widget_link.Link) and id(w.target[0]) in inside]
+    assert sorted(link.target[1] for link in links) == ["selected_index"] * 3
+
+
+def test_a_picture_needs_a_takeaway():
+    figure = plots.columns(["x", "y"], {"teacher": [10, 90], "student": [20, 80]}, "%")
+    with pytest.raises(ValueError, match="takeaway"):
+        plots.png(figure, " ")
+    assert plots.png(figure, "Two columns each").startswith(b"\x89PNG")
+
+
+def test_pairs_show_every_row_and_its_count():
+    figure = plots.pairs({"teacher": {"x": 50, "y": 60}, "student": {"x": 40, "y": 70}}, {"y": 9, "x": 3}, "%")
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["y (9)", "x (3)"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["teacher", "student"]
+    plots.png(figure, "closes it")
