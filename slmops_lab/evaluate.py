@@ -35,7 +35,11 @@ def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temper
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     texts, log_probs = [""] * len(prompts), [0.0] * len(prompts)
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    with tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar:
+    head = model.get_output_embeddings()
+    with (
+        head.register_forward_pre_hook(_contiguous),
+        tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar,
+    ):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt")
@@ -54,6 +58,15 @@ def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temper
                 log_probs[i] = totals[row] if scored else None
             bar.update(len(chosen))
     return texts, log_probs
+
+
+def _contiguous(head, inputs):
+    """Without this, torch (2.13) copies a frozen head once per message: gigabytes for a batch.
+
+    The head gets a slice, each message's last state; torch.matmul does not fold a batch that is not
+    contiguous, unless a gradient is wanted.
+    """
+    return tuple(states.contiguous() for states in inputs)
 
 
 @dataclass(frozen=True)

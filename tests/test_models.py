@@ -439,3 +439,14 @@ def test_macro_f1_counts_rare_classes_as_much():
     (mistake,) = evaluate.confusions(pairs).to_dict("records")
     assert mistake == {"truth": "cold", "said": "(unreadable)", "times": 1}
     assert set(evaluate.outcomes("word", task_like[:1], always_warm[:1]).iloc[0]) == {"null"}
+
+
+def test_the_head_is_not_copied_per_message(tiny):
+    """It would be where its input is not contiguous and no gradient is wanted."""
+    model, tokenizer = tiny
+    model.requires_grad_(False)
+    seen = []
+    model.lm_head.register_forward_hook(lambda head, inputs, out: seen.append(inputs[0].is_contiguous()))
+    evaluate.generate(model, tokenizer, CHATS, 4, label=None)
+    assert len(seen) >= 4 and all(seen)
+    assert not model.lm_head._forward_pre_hooks
