@@ -20,8 +20,10 @@ SECRET = re.compile(r"key|secret|token$|password|credential", re.IGNORECASE)
 @contextlib.contextmanager
 def _quiet():
     """Without a warning for every experimental class, and for the SDK's own use of marshmallow."""
-    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
+        import azure.ai.ml  # noqa: F401  sets its logger's level, so ours comes after it
+
+        logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
         yield
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from slmops_lab import training
+from slmops_lab import measure, training
 from slmops_lab.settings import CourseError
 
 
@@ -81,4 +81,5 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16):
                 studied[i] = {**examples[i], "teacher_states": own_states.clone()}
                 confidences[i] = math.exp(own_gains.double().sum())  # in 32 bits a long answer may become 0
             bar.update(len(chosen))
+    measure.give_back()
     return studied, confidences

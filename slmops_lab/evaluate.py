@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
+from slmops_lab import measure
 from slmops_lab.tasks import Enum
 from slmops_lab.training import prompt_ids
 
@@ -57,6 +58,8 @@ def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temper
                 texts[i] = tokenizer.decode(answers[row], skip_special_tokens=True)
                 log_probs[i] = totals[row] if scored else None
             bar.update(len(chosen))
+    if len(prompts) > 1:  # not between two requests, whose time may be taken
+        measure.give_back()  # a cache that grows with each token leaves holes of every size
     return texts, log_probs
 
 

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -142,6 +144,13 @@ def test_without_a_workspace_nothing_is_sent(monkeypatch):
 def test_wrong_plans(wrong, sentence):
     with pytest.raises(CourseError, match=sentence):
         cloud.distillation_job(**PLAN | wrong)
+
+
+def test_nothing_is_printed():
+    """In a process of its own: the SDK warns once for each of its classes."""
+    code = f"from slmops_lab import cloud; cloud.what_is_sent(cloud.distillation_job(**{PLAN!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_records_as_chats(colours):
