@@ -85,7 +85,7 @@ plots.show(
 # ## 2.3 Measure the teacher first
 #
 # A student copies its teacher's mistakes too. So the teacher is scored on messages it has never seen, before it may
-# teach. From here on it only reads and writes, which it does in half the time with 16-bit weights where the processor
+# teach. From here on it only reads and writes, which is faster with 16-bit weights where the processor
 # computes with them.
 
 # %%
@@ -310,7 +310,7 @@ def distillation_loss(text, sure, path):
 
 # %% [markdown]
 # Which of them is worth its cost? Each way gets the same student, the same lessons and the same few steps. The judge is a set of
-# labelled messages that nobody was trained on and that is not the test: how many nats does the right answer cost? (None: it is
+# labelled messages that nobody was trained on (not the test, as long as the data hold any others): how many nats does the right answer cost? (None: it is
 # certain. Each 0.7 more: half as likely.) **Predict** the order.
 
 # %%

@@ -80,8 +80,8 @@ class RemoteTeacher:
     Every answer is written to `store` (JSON lines) as it comes; a run that was killed goes on from
     there. Time-outs, 408, 409, 429 and 5xx are asked again after a growing pause, or after the
     one that the endpoint asks for (Retry-After): that is the openai client's work. What still fails has its
-    reason in `Said.problem`. A wrong key, model or address raises CourseError at once, and so do
-    `GIVE_UP_AFTER` failures in a row; the answers so far stay in the store.
+    reason in `Said.problem`. A wrong key or model raises CourseError at once, an address where nobody
+    answers after `GIVE_UP_AFTER` failures in a row; the answers so far stay in the store.
 
     guided asks the endpoint to keep to the task's JSON schema, log_probs for the tokens'
     probabilities; not every endpoint can.
