@@ -138,7 +138,7 @@ for message in desk.task.messages(example["text"], explain=True):
 # one example? This is called *zero-shot*.
 
 # %%
-count = run.pick(full=120, quick=32)
+count = run.pick(full=80, quick=32)
 records = desk.test[:count]
 chats = [desk.task.messages(r["text"], explain=True) for r in records]
 texts = evaluate.generate(model, tokenizer, chats, max_new_tokens=48)

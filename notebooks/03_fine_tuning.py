@@ -117,7 +117,7 @@ plots.show(
 # %%
 from slmops_lab import evaluate
 
-count = run.pick(full=300, quick=160)
+count = run.pick(full=300, quick=120)
 full_scores = evaluate.Scores.load(teacher_folder / "test_scores.json").first(count)  # measured in chapter 2
 tests = desk.test[: len(full_scores.rows)]
 chats = [desk.task.messages(record["text"]) for record in tests]

@@ -134,7 +134,7 @@ systems = {
     "teacher, PyTorch fp32": ("torch", teacher_folder),
     "student, int4": ("genai", onnx["int4"]),
 }
-race, memory = runtime.race(systems, chats[: run.pick(full=60, quick=12)])
+race, memory = runtime.race(systems, chats[: run.pick(full=40, quick=12)])
 times = race.pivot(index="message", columns="system", values="ms")
 times.describe(percentiles=[0.5, 0.95]).loc[["50%", "95%"], list(systems)].round(0)
 

@@ -7,6 +7,7 @@ import pandas
 import torch
 from scipy import stats
 from tqdm import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from slmops_lab import measure
 from slmops_lab.tasks import Enum
@@ -45,15 +46,14 @@ def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temper
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt")
             batch = batch.to(model.device)
-            out = model.generate(
-                **batch, max_new_tokens=max_new_tokens, **how, return_dict_in_generate=True, output_logits=scored
-            )
-            answers = out.sequences[:, batch["input_ids"].shape[1] :]
+            gains = _Gains()
+            listening = {"logits_processor": LogitsProcessorList([gains])} if scored else {}
+            sequences = model.generate(**batch, max_new_tokens=max_new_tokens, **how, **listening)
+            answers = sequences[:, batch["input_ids"].shape[1] :]
             if scored:
-                gained = model.compute_transition_scores(out.sequences, out.logits, normalize_logits=True)
                 ended = (answers == tokenizer.eos_token_id).cumsum(-1) > 0
                 after = torch.nn.functional.pad(ended[:, :-1], (1, 0))  # padding behind the end token
-                totals = gained.masked_fill(after, 0).sum(-1).tolist()
+                totals = gains.of(sequences).masked_fill(after, 0).sum(-1).tolist()
             for row, i in enumerate(chosen):
                 texts[i] = tokenizer.decode(answers[row], skip_special_tokens=True)
                 log_probs[i] = totals[row] if scored else None
@@ -61,6 +61,30 @@ def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temper
     if len(prompts) > 1:  # not between two requests, whose time may be taken
         measure.give_back()  # a cache that grows with each token leaves holes of every size
     return texts, log_probs
+
+
+class _Gains(LogitsProcessor):
+    """Notes the log probability of each token that `generate` takes, and changes nothing.
+
+    Keeping the logits of all steps for it, as `generate` can, takes gigabytes for a batch.
+    """
+
+    def __init__(self):
+        self.gained, self.last = [], None
+
+    def __call__(self, input_ids, scores):
+        self._note(input_ids)
+        self.last = scores.float().log_softmax(-1)
+        return scores
+
+    def _note(self, input_ids):
+        if self.last is not None:
+            self.gained.append(self.last.gather(1, input_ids[:, -1:]))
+
+    def of(self, sequences):
+        """(batch, new tokens) log probabilities, once `generate` has returned (batch, all tokens)."""
+        self._note(sequences)
+        return torch.cat(self.gained, dim=1)
 
 
 def _contiguous(head, inputs):
@@ -228,6 +252,8 @@ def keyword_baseline(task, train, texts, pairs=False):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    if not texts:
+        return []
     answers = [{} for _ in texts]
     for name, field in task.fields.items():
         labels = [record["answer"][name] for record in train]

@@ -126,6 +126,8 @@ class RemoteTeacher:
             lines = Path(self.store).read_text(encoding="utf-8").split("\n")
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise CourseError(f"The answers of the teacher in {self.store} cannot be read: {error.strerror}.") from None
         known = {}
         for line in lines:
             with suppress(ValueError):  # a run was killed while it wrote this line: the answer is asked for again
@@ -135,7 +137,12 @@ class RemoteTeacher:
         return known
 
     def _ask_all(self, task, wanted):
-        Path(self.store).parent.mkdir(parents=True, exist_ok=True)
+        try:  # before the first question is paid for
+            Path(self.store).parent.mkdir(parents=True, exist_ok=True)
+            open(self.store, "a", encoding="utf-8").close()
+        except OSError as error:
+            sentence = f"The answers of the teacher cannot be kept in {self.store}: {error.strerror}."
+            raise CourseError(f"{sentence} Nothing was asked.") from None
         answers, failures = {}, 0
         self._stop, self._writing = threading.Event(), threading.Lock()
         with (

@@ -342,6 +342,7 @@ def test_keyword_baseline_learns_words_and_shapes(colours):
     ]
     guesses = evaluate.keyword_baseline(task, train, ["ice please CD-77.", "sun 12345"])
     assert guesses == [{"kind": "cold", "word": "CD-77"}, {"kind": "warm", "word": None}]
+    assert evaluate.keyword_baseline(task, train, []) == []
 
 
 def test_onnx_answers_as_torch_does(tiny_folder, tiny_onnx):

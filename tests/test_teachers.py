@@ -229,6 +229,18 @@ def test_an_endpoint_that_is_down(ask, endpoint):
         ask(server, 10)
 
 
+def test_a_store_that_cannot_be_written_costs_nothing(endpoint, colours, tmp_path):
+    server = endpoint()
+    (tmp_path / "file").write_text("no folder")
+    for store, why in [(tmp_path / "file" / "store.jsonl", "Not a directory"), (tmp_path, "Is a directory")]:
+        with pytest.raises(CourseError, match=f"cannot be read: {why}") as error:
+            teachers.RemoteTeacher("m", store, server.url, "k").ask(tasks.load(colours), ["a"])
+        assert "\n" not in str(error.value)
+    with pytest.raises(CourseError, match="cannot be kept in .*. Nothing was asked"):
+        teachers.RemoteTeacher("m", "/proc/nothing/store.jsonl", server.url, "k").ask(tasks.load(colours), ["a"])
+    assert not server.seen
+
+
 def test_the_key_is_not_shown(tmp_path):
     assert "secret" not in repr(teachers.RemoteTeacher("m", tmp_path / "s", "http://127.0.0.1:1/v1", "secret"))
 
@@ -309,7 +321,7 @@ def test_confidence_is_the_probability_of_the_whole_answer(colours, tiny):
     texts = ["I like red", "please paint the whole boat blue, with a broad green stripe"]
     chats = [task.messages(text) for text in texts]
     compared = 0
-    for temperature in (0.0, 1.0):
+    for temperature in (0.0, 1.0, 0.5):
         torch.manual_seed(1)
         said, log_probs = evaluate.generate_scored(model, tokenizer, chats, 6, label=None, temperature=temperature)
         for chat, text, log_prob in zip(chats, said, log_probs, strict=True):
