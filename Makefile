@@ -37,11 +37,12 @@ book/_static/vendor/embed.js:
 	  npm pack --silent mathjax@3.2.2 @jupyter-widgets/html-manager@1.0.15 >/dev/null && \
 	  tar xzf mathjax-3.2.2.tgz package/es5/tex-svg.js && \
 	  tar xzf jupyter-widgets-html-manager-1.0.15.tgz package/dist && \
-	  cp package/es5/tex-svg.js package/dist/embed.js package/dist/*.woff2 $(CURDIR)/$(@D)/ ; \
+	  cp package/es5/tex-svg.js package/dist/embed.js package/dist/*.woff2 $(CURDIR)/$(@D)/ || \
+	  echo "npm could not fetch them: formulas and widgets in the book will need a network." ; \
 	else echo "npm is not here: formulas and widgets in the book will need a network."; fi
 
 $(READY): requirements.lock pyproject.toml | check-python
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
 	@touch $@
 

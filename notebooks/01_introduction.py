@@ -181,7 +181,7 @@ print("keywords stay below 80 %:", keywords.exact < 0.8)
 
 # %% [markdown]
 # The messages were written so that words alone mislead: *"not damaged, just the wrong colour"*, fury without
-# urgency, numbers that are no order number. Chapter 2 tunes the model on the same training messages and beats this bar.
+# urgency, numbers that are no order number. Chapter 2 tunes the model on part of the same training messages and is held against this bar.
 #
 # ## 1.6 The loop ahead
 #

@@ -110,8 +110,9 @@ def usual_time(run, chapter):
 
 
 def _note(build, chapter, report):
-    path = Path(build) / "timings.json"
-    path.write_text(json.dumps(timings(build) | {chapter: report}, indent=1), encoding="utf-8")
+    from slmops_lab.artifacts import write_json  # which imports this module
+
+    write_json(Path(build) / "timings.json", timings(build) | {chapter: report})
 
 
 def parse_parameters(pairs):

@@ -100,7 +100,8 @@ def record(run, id, measured, ci_low=None, ci_high=None, n=None):
     """Write one measured row to the run's claims.json and return it as a dict.
 
     measured and the interval are in the claim's unit. The verdict is 'held' where the measured
-    value reaches the goal, else 'missed'. Raises CourseError for an id that is not in `LEDGER`.
+    value reaches the goal, else 'missed'. Rows of runs on other data, with another base model or
+    seed are dropped: one ledger, one run. Raises CourseError for an id that is not in `LEDGER`.
     """
     if id not in LEDGER:
         raise CourseError(f"The ledger has no row '{id}': it has {', '.join(LEDGER)}.")
@@ -112,8 +113,9 @@ def record(run, id, measured, ci_low=None, ci_high=None, n=None):
         "ci_high": None if ci_high is None else float(ci_high),
         "n": n,
         "verdict": "held" if reached else "missed",
+        "run": run.identity,
     }
-    rows = {r["id"]: r for r in read(run.build)} | {id: row}
+    rows = {r["id"]: r for r in read(run.build) if r.get("run") == run.identity} | {id: row}
     write_json(run.build / "claims.json", [rows[key] for key in LEDGER if key in rows])
     return row
 

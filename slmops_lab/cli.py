@@ -27,11 +27,14 @@ PACKAGES = ["torch", "transformers", "peft", "onnxruntime-genai", "foundry-local
 
 
 def main():
-    """Entry point: a `CourseError` is one sentence on standard error and exit code 1."""
+    """Entry point: a `CourseError`, or a file that cannot be written, is one sentence and exit code 1."""
     try:
         app()
     except CourseError as error:
         sys.exit(f"slmops: {error}")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"slmops: The system refuses: {error.strerror or error}{where}.")
 
 
 @app.command()
@@ -80,8 +83,10 @@ def _finding(good, what, found, advice):
 
 
 def _bf16():
-    from slmops_lab.training import fast_bf16
-
+    try:
+        from slmops_lab.training import fast_bf16
+    except ImportError:  # said in a row of its own
+        return "unknown"
     return "fast here" if fast_bf16() else "slow here: training uses fp32 and takes about twice as long"
 
 
@@ -105,7 +110,7 @@ def run(
         raise CourseError(f"There is no profile '{profile}': give one of {known}.")
     if "dataset" in values:
         values["dataset"] = str(settings.dataset_folder(values["dataset"]))
-    if profile != "full":
+    if profile != "full" or "profile" in values or os.environ.get("SLMOPS_PROFILE"):
         values["profile"] = profile
     notebooks = [chapters.find(name) for name in chapter or chapters.names()]
     if not notebooks:

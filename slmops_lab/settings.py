@@ -79,7 +79,8 @@ def threads():
 def dataset_folder(dataset):
     """A name in `data/` or a path -> the folder. Raises CourseError when there is none."""
     known = ROOT / "data" / str(dataset)
-    folder = known if known.is_dir() else Path(dataset).expanduser().resolve()
+    ours = Path(str(dataset)).name == str(dataset) and known.is_dir()
+    folder = known if ours else Path(str(dataset)).expanduser().resolve()
     if (folder / "schema.json").is_file():
         return folder
     here = sorted(p.parent.name for p in (ROOT / "data").glob("*/schema.json"))

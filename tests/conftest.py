@@ -2,13 +2,16 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from endpoint import Endpoint, reply
 
 from slmops_lab import base_model, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+GUARD = REPOSITORY / "tests" / "guard"
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +19,10 @@ def own_folders(tmp_path, monkeypatch):
     """Nothing that a test makes ends up in the checkout."""
     monkeypatch.setenv("SLMOPS_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setenv("SLMOPS_BUILD", str(tmp_path / "build"))
-    monkeypatch.delenv("SLMOPS_PROFILE", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(GUARD))  # processes that a test starts reach this machine only
+    for name in os.environ:
+        if name == "SLMOPS_PROFILE" or name.startswith(("SLMOPS_TEACHER", "OPENAI_", "AZURE_")):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +105,7 @@ def run(colours):
 @pytest.fixture
 def guarded():
     """Environment in which every Python process refuses the network."""
-    return os.environ | {"PYTHONPATH": str(REPOSITORY / "tests" / "guard")}
+    return os.environ | {"PYTHONPATH": str(GUARD)}
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +114,21 @@ def tiny_onnx(tiny_folder, tmp_path_factory):
     from slmops_lab import export
 
     return export.to_onnx(tiny_folder, tmp_path_factory.mktemp("onnx") / "fp32", "fp32")
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """Function: script, then -> a running `Endpoint`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    servers = []
+
+    def start(*script, then=None):
+        servers.append(Endpoint(script, then or reply()))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -11,6 +11,7 @@ import jupytext
 import nbformat
 import psutil
 import pytest
+from endpoint import reply
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -152,17 +153,30 @@ def test_data_import(tmp_path):
     )
 
 
-def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder):
-    """A folder made from a CSV file, one enum field, no pool; a random model, so every answer is wrong."""
+def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endpoint, monkeypatch):
+    """A folder made from a CSV file, one enum field; a random model, so every answer of its own is wrong.
+
+    The pool is labelled by a teacher elsewhere, as the README has it.
+    """
     source = tmp_path / "in.csv"
     rows = [f"please look at case {i} in town {i * 7},topic {i % 3}" for i in range(60)]
     source.write_text("message,label\n" + "\n".join(rows) + "\n")
-    columns = ["--text-column", "message", "--label-column", "label"]
+    columns = ["--text-column", "message", "--label-column", "label", "--labelled", "30"]
     assert slmops("data", "import", source, *columns, "--out", tmp_path / "mine").returncode == 0
+    server = endpoint(reply("as you like"), then=reply('{"label":"topic 1"}'))
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    monkeypatch.setenv("SLMOPS_TEACHER_MODEL", "big")
     done = slmops("run", "--profile", "quick", "-p", f"dataset={tmp_path / 'mine'}", "-p", f"base_model={tiny_folder}")
     assert done.returncode == 0, done.stderr
-    ledger = (Path(os.environ["SLMOPS_BUILD"]) / "quick" / "claims.json").read_text()
+    build = Path(os.environ["SLMOPS_BUILD"]) / "quick"
+    ledger = (build / "claims.json").read_text()
     assert '"accuracy-kept"' in ledger and '"lora-params"' in ledger
+    pool = sum(1 for _ in open(tmp_path / "mine" / "pool.jsonl"))
+    assert len(server.seen) == pool and server.seen[0][1]["model"] == "big"
+    shown = (build / "notebooks" / "02_distillation.ipynb").read_text()
+    assert f"asked big: {pool} of {pool} messages Usage(requests={pool}" in shown and "secret-key" not in shown
+    assert f"{30 + pool - 1} lessons" in shown, "the prose of the teacher is no lesson"
 
 
 def test_doctor_says_what_is_missing(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -87,6 +88,9 @@ print("attempts", attempts())
 
 
 def native(*arguments, env=None):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux has network namespaces")
+    env = {name: value for name, value in (env or os.environ).items() if name != "PYTHONPATH"}  # no guard in Python
     done = subprocess.run([sys.executable, "-c", NATIVE, *map(str, arguments)], env=env, capture_output=True, text=True)
     if done.returncode == 77:
         pytest.skip("this system lets no test make a network namespace")
@@ -95,7 +99,7 @@ def native(*arguments, env=None):
 
 def test_native_code_attempts_no_connection(tiny_onnx, tmp_path):
     """Telemetry in compiled code passes every Python guard; the kernel's counter sees it."""
-    assert "attempts 0" not in native("attempt").stdout, "the counter must see an attempt"
+    assert re.search("attempts [1-9]", native("attempt").stdout), "the counter must see an attempt"
     env = os.environ | {"SLMOPS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
     done = native("serve", tiny_onnx, env=env)
     assert "attempts 0" in done.stdout, done.stdout + done.stderr[-2000:]

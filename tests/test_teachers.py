@@ -1,96 +1,13 @@
 """Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
 
-import json
 import math
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from endpoint import reply
 
 from slmops_lab import data, distill, evaluate, tasks, teachers
 from slmops_lab.settings import CourseError
-
-
-def reply(content='{"kind":"warm","word":null}', finish="stop", log_probs=None):
-    """A chat completion as the protocol has it."""
-    told = {"content": [{"token": "x", "logprob": p, "bytes": None, "top_logprobs": []} for p in log_probs or []]}
-    choice = {
-        "index": 0,
-        "finish_reason": finish,
-        "message": {"role": "assistant", "content": content},
-        "logprobs": told if log_probs else None,
-    }
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers the n-th request with script[n]: a dict, a (status, headers, body), 'slow' or 'cut'. Then politely."""
-
-    daemon_threads = True
-
-    def __init__(self, script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.seen, self.lock = list(script), [], threading.Lock()
-        self.at_once = self.most_at_once = 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        server = self.server
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.seen.append((time.monotonic(), asked))
-            step = server.script.pop(0) if server.script else reply()
-            server.at_once += 1
-            server.most_at_once = max(server.at_once, server.most_at_once)
-        try:
-            if step == "slow":
-                time.sleep(1.5)
-                step = reply()
-            self.give(step)
-        finally:
-            with server.lock:
-                server.at_once -= 1
-
-    def give(self, step):
-        cut = step == "cut"
-        status, headers, body = step if isinstance(step, tuple) else (200, {}, reply() if cut else step)
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        self.close_connection = cut
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def endpoint(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    servers = []
-
-    def start(*script):
-        servers.append(Endpoint(script))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

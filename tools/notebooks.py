@@ -37,10 +37,13 @@ def is_progress(output):
 def with_outputs(notebook, executed):
     """The notebook with the outputs of the same code cells in `executed`, cleaned."""
     combined = combine_inputs_with_outputs(notebook, executed, "py:percent")
+    executed_code = {cell.source for cell in executed.cells if cell.cell_type == "code"}
     for cell, source in zip(combined.cells, notebook.cells, strict=True):
         cell["id"], cell["metadata"] = source["id"], source["metadata"]
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not is_progress(o)]
+            if cell.source not in executed_code:  # jupytext would leave it the old cell's
+                cell.outputs, cell.execution_count = [], None
     combined.metadata = notebook.metadata
     if "widgets" in executed.metadata:  # their state, so that they are there without a kernel
         combined.metadata["widgets"] = executed.metadata["widgets"]
