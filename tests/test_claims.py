@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,13 @@ def test_a_second_measurement_replaces_the_first(run):
     claims.record(run, "memory", 94)
     assert [(r["id"], r["measured"]) for r in claims.read(run.build)] == [("memory", 94), ("lora-params", 2)]
     assert list(claims.table(run.build, "03_fine_tuning")["verdict"]) == ["held"]
+
+
+def test_rows_of_another_run_are_dropped(run):
+    claims.record(run, "memory", 50)
+    other = replace(run, data_sha256="of other messages")
+    claims.record(other, "lora-params", 2)
+    assert [r["id"] for r in claims.read(run.build)] == ["lora-params"]
 
 
 def test_empty_ledger_and_unknown_row(run):

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from endpoint import reply
 
+from slmops_lab import cli
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 GOOD = """
@@ -66,12 +68,21 @@ def test_profile_reaches_the_notebook(tmp_path):
     assert "profile quick" in executed(profile="quick")
 
 
+def test_the_profile_that_is_asked_for_wins(tmp_path):
+    path = notebook(tmp_path, GOOD + "print('profile', profile)")
+    assert slmops("run", path, "--profile", "full", "-p", "profile=quick").returncode == 0
+    assert "profile full" in executed()
+    assert slmops("run", path, "--profile", "full", env={"SLMOPS_PROFILE": "quick"}).returncode == 0
+    assert not (Path(os.environ["SLMOPS_BUILD"]) / "quick").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["-p", "sped=3"], "own has no parameter 'sped': it has dataset, profile, speed."),
         (["-p", "speed"], "'speed' is no parameter: write name=value."),
         (["-p", "dataset=nonsense"], "There is no data set 'nonsense'"),
+        (["-p", "dataset=5"], "There is no data set '5'"),
         (["--profile", "fast"], "There is no profile 'fast': give one of full, quick."),
     ],
 )
@@ -139,6 +150,16 @@ def test_data_check(colours):
     refused(slmops("data", "check", "nowhere"), "There is no data set 'nowhere'")
 
 
+def test_the_folder_one_stands_in_is_a_data_set(colours, monkeypatch):
+    monkeypatch.chdir(colours)
+    assert slmops("data", "check", ".").returncode == 0
+
+
+def test_a_build_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "build").write_text("a file, where a folder should be")
+    refused(slmops("run", notebook(tmp_path, GOOD)), "The system refuses: Not a directory")
+
+
 def test_data_import(tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("message,label\n" + "".join(f"text {i},l{i % 2}\n" for i in range(20)))
@@ -184,6 +205,11 @@ def test_doctor_says_what_is_missing(tmp_path):
     done = slmops("doctor", env={"SLMOPS_HOME": str(tmp_path / "empty")})
     assert done.returncode == 1
     assert "slmops fetch" in done.stdout and "not yet" in done.stdout
+
+
+def test_doctor_without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "slmops_lab.training", None)  # its import fails
+    assert cli._bf16() == "unknown"
 
 
 def test_empty_ledger_says_so():

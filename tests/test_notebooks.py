@@ -1,5 +1,6 @@
 """The committed notebooks as files. `make test` executes them too, with nbval, in quick mode."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -82,6 +83,21 @@ def test_citations_are_in_the_bibliography(source, notebook):
     cited = set(re.findall(r"\]\((https://[^)\s]+)\)", text))
     assert cited and cited <= known
     assert "{cite}" not in text, "JupyterLab would show the role's name"
+
+
+def test_a_changed_cell_loses_its_output():
+    """Whatever stands under a cell was printed by that cell."""
+    spec = importlib.util.spec_from_file_location("tools_notebooks", REPOSITORY / "tools" / "notebooks.py")
+    tools = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tools)
+    cells = [nbformat.v4.new_code_cell(f"print({i})", execution_count=i + 1) for i in range(3)]
+    for i, cell in enumerate(cells):
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{i}\n")]
+    executed = nbformat.v4.new_notebook(cells=cells)
+    sources = ["print(0)", "print(7)", "print(2)"]
+    now = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    shown = [[output.text for output in cell.outputs] for cell in tools.with_outputs(now, executed).cells]
+    assert shown == [["0\n"], [], ["2\n"]]
 
 
 def test_environment_yml_installs_the_lock():
