@@ -28,7 +28,8 @@ run = settings.start(dataset, base_model, profile, seed)
 # %% [markdown]
 # ## 1.1 A first answer
 #
-# The course's base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). Before you run the next cell:
+# The course's base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It comes in a package with 4-bit weights
+# (GGUF, Q4_1), unpacked once into 32-bit numbers: what you measure is the model after that rounding, not the original. Before you run the next cell:
 # do you expect a sensible answer from a model thousands of times smaller than the famous ones?
 
 # %%
@@ -81,7 +82,7 @@ plots.show(
 )
 
 # %% [markdown]
-# Real 4-bit files come out a little larger than the last bar, since every block of weights also stores its
+# Real 4-bit files come out larger than four bits per weight, since every block of weights also stores its
 # scale. Chapter 4 measures one.
 #
 # ## 1.3 How fast is it?
@@ -93,9 +94,11 @@ plots.show(
 # %%
 def seconds_for(new_tokens):
     model.generation_config.eos_token_id = None  # go on to the full length
-    with measure.timed() as t:
-        evaluate.generate(model, tokenizer, [question], new_tokens, label=None)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    try:
+        with measure.timed() as t:
+            evaluate.generate(model, tokenizer, [question], new_tokens, label=None)
+    finally:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
     return t.seconds
 
 
@@ -168,7 +171,7 @@ keywords = evaluate.score(desk.task, desk.test, [desk.task.write(g) for g in gue
 keywords.table().round(3)
 
 # %%
-rivals = {"base model, zero-shot": zero_shot, "keyword baseline": keywords}
+rivals = {"base model, zero-shot": zero_shot, "keyword baseline": keywords.first(count)}  # the same messages
 plots.show(
     plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
     takeaway="Counting words beats a language model that was never tuned",
@@ -176,19 +179,22 @@ plots.show(
 )
 
 # %% tags=["nbval-check-output"]
-print("keywords beat the untuned model:", keywords.exact > zero_shot.exact)
+print("keywords beat the untuned model:", keywords.first(count).exact > zero_shot.exact)
 print("keywords stay below 80 %:", keywords.exact < 0.8)
 
 # %% [markdown]
-# The messages were written so that words alone mislead: *"not damaged, just the wrong colour"*, fury without
-# urgency, numbers that are no order number. Chapter 2 tunes the model on part of the same training messages and is held against this bar.
+# The messages were written for this course by a language model (see the data card) so that words alone mislead: *"They're not damaged and they're
+# the right poles"*, fury without urgency, numbers that are no order number. Chapter 2 tunes the model on part of the training messages and fits the
+# baseline again on the same part.
 #
 # ## 1.6 The loop ahead
 #
 # ```text
-#   label (teacher) -> train a small student -> quantize -> serve -> watch -> label again
-#        ch. 2               ch. 2, 3             ch. 4      ch. 4     ch. 4      ch. 4
+#   label (teacher) -> train a small student -> quantize -> run  -> race and judge
+#        ch. 2               ch. 2               ch. 4      ch. 4        ch. 4
 # ```
+#
+# In operation the loop closes: you watch what comes in and label again. Chapter 3 asks whether tuning itself can be cheaper.
 #
 # People say a lot about what this loop gains. The course keeps a ledger: each claim, a goal, and what *your* run
 # measured. The rows fill up as you go.
@@ -299,7 +305,9 @@ memory_for = ...
 check(
     "1.4",
     memory_for,
-    lambda f: f(1000, 8, 0, 0, 0) == 1000 and f(0, 4, 30, 192, 100) == 2 * 2 * 30 * 192 * 100,
+    lambda f: (
+        f(1000, 8, 0, 0, 0) == 1000 and f(1000, 4, 0, 0, 0) == 500 and f(0, 4, 30, 192, 100) == 2 * 2 * 30 * 192 * 100
+    ),
     hint="weights: parameters * bits / 8; cache: 2 (key, value) * 2 bytes * layers * kv_width * tokens.",
     why="With long conversations the cache, not the weights, fills the memory.",
 )
@@ -323,7 +331,8 @@ check(
 #
 # 1. About 1.9 GB, and a little more for the scales.
 # 2. If counting words does the job, a language model is a waste; if it nearly does, small gains are not worth much.
-# 3. Nobody knows: each interval is more than 15 points wide (exercise 1.2).
+# 3. Nobody knows: the two differ in two messages. And models that answered the same messages are compared message by message (chapter 2), not
+#    interval with interval.
 #
 # </details>
 #

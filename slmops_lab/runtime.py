@@ -146,8 +146,10 @@ def race(systems, chats, warm_up=3):
             workers[name].call(_open_here, kind, str(folder))
             for chat in chats[:warm_up]:
                 workers[name].call(_answer_here, chat)
+        names = list(systems)
         for number, chat in enumerate(tqdm(chats, desc="race", leave=False)):
-            for name in systems:
+            start = number % len(names)  # each is as often the first
+            for name in names[start:] + names[:start]:
                 text, milliseconds = workers[name].call(_answer_here, chat)
                 rows.append((name, number, milliseconds, text))
         memory = {name: worker.peak_memory() for name, worker in workers.items()}

@@ -39,6 +39,13 @@ def test_a_second_measurement_replaces_the_first(run):
     assert list(claims.table(run.build, "03_fine_tuning")["verdict"]) == ["held"]
 
 
+def test_a_verdict_within_the_noise_says_so(run):
+    claims.record(run, "accuracy-kept", 96.0, 89.0, 103.0, 450)
+    claims.record(run, "lora-quality", -6.0, -11.0, -1.3, 300)
+    said = list(claims.table(run.build)["verdict"])
+    assert said == ["held, but the interval crosses the goal", "missed"]
+
+
 def test_rows_of_another_run_are_dropped(run):
     claims.record(run, "memory", 50)
     other = replace(run, data_sha256="of other messages")
