@@ -153,6 +153,7 @@ with artifacts.save(run, "teacher", settings=how, metrics=marks) as folder:
     teacher.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     teacher_scores.save(folder / "test_scores.json")
+del teacher  # its 32-bit weights are on the disk now, what follows is the work of `reader`
 
 # %% [markdown]
 # ## 2.4 The teacher labels the pool
@@ -240,8 +241,8 @@ def millions(model):
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
 
-vectors = teacher.get_input_embeddings().weight.numel() / 1e6
-full_size = millions(teacher)
+vectors = reader.get_input_embeddings().weight.numel() / 1e6
+full_size = millions(reader)
 used = {token for lesson in lessons for token in example_of(lesson)["input_ids"]}
 print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all weights; the lessons use {len(used):,}")
 
@@ -252,7 +253,7 @@ print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all w
 # %%
 seen = [record["text"] for record in desk.train + desk.pool]
 seen += [tokenizer.decode(example_of(record)["input_ids"]) for record in labelled]
-small_teacher, small_tokenizer, kept_ids = compress.keep_vocabulary(teacher, tokenizer, seen)
+small_teacher, small_tokenizer, kept_ids = compress.keep_vocabulary(reader, tokenizer, seen)
 print(f"{len(kept_ids):,} tokens kept: {millions(small_teacher):.1f} of {full_size:.1f} million weights are left")
 
 gone = sorted(set(range(len(tokenizer))) - set(kept_ids.tolist()))
@@ -264,8 +265,7 @@ for word in tokenizer.batch_decode([[i] for i in gone[:: len(gone) // 5 + 1]]):
 # Nothing else was touched, so the teacher should answer as before. **Check it** on messages that were not used to choose the tokens.
 
 # %%
-reader = copy.deepcopy(small_teacher).to(torch.bfloat16) if training.fast_bf16() else small_teacher
-again = evaluate.generate(reader, small_tokenizer, chats[:96])
+again = evaluate.generate(small_teacher, small_tokenizer, chats[:96])
 same = sum(one == other for one, other in zip(again, said))
 print(f"{same} of {len(again)} answers are the same, letter by letter")
 
@@ -281,7 +281,7 @@ print("four of five answers did not change, or more:", same / len(again) >= 0.8)
 # %%
 depth = small_teacher.config.num_hidden_layers
 keep = compress.spread(depth, min(student_layers, depth))
-student = compress.keep_layers(small_teacher, keep)
+student = compress.keep_layers(small_teacher, keep).float()  # it will be trained, with 32 bits
 print("layers kept:", keep)
 evaluate.generate(student, small_tokenizer, chats[:1], max_new_tokens=20, label=None)[0]
 
@@ -298,16 +298,29 @@ trained = sum(weight.numel() for weight in student.parameters() if weight.requir
 print(f"{trained / 1e6:.1f} million weights of the student are trained")
 
 # %% [markdown]
+# One more thing can go. A deployed model carries a table of angles for every position that it may ever read. Messages are short: room for
+# twice the longest is plenty.
+
+# %%
+room = max(1024, 2 * max(len(small_tokenizer(text)["input_ids"]) for text in seen))
+print(f"positions: {student.config.max_position_embeddings:,}", end=" -> ")
+student.config.max_position_embeddings = min(room, student.config.max_position_embeddings)
+print(f"{student.config.max_position_embeddings:,}")
+
+# %% [markdown]
 # ## 2.7 Three things to copy
 #
 # The student can be told *what* the teacher said (the text), *how sure* it was (its distribution over the tokens), and *how it
 # got there* ([Romero et al. 2015](https://arxiv.org/abs/1412.6550)): inside the teacher, each kept layer used to read something
-# sensible. The teacher reads every lesson once; its states at these places are kept for all that follows.
+# sensible. The teacher reads every lesson once; its states before every second kept layer and at the end are kept for all that follows.
 
 # %%
-del teacher  # its 32-bit weights are on the disk
+inside = range(2, len(keep), 2)  # every second of the kept layers: half of the memory
 studied, _ = distill.study(
-    reader, small_tokenizer, [example_of(lesson, small_tokenizer) for lesson in lessons], [*keep[1:], -1]
+    small_teacher,
+    small_tokenizer,
+    [example_of(lesson, small_tokenizer) for lesson in lessons],
+    layers=[*(keep[i] for i in inside), -1],
 )
 print("teacher states of the first lesson:", tuple(studied[0]["teacher_states"].shape), "(tokens, places, size)")
 
@@ -326,7 +339,7 @@ def distillation_loss(text, sure, path):
             doubts = head(told[:, -1][done.answer]).float().softmax(-1)
         total = text * cross_entropy(logits, done.targets) + sure * cross_entropy(logits, doubts)
         if path:
-            own = torch.stack([done.layer(i) for i in [*range(1, len(keep)), -1]], dim=1).float()
+            own = torch.stack([done.layer(i) for i in [*inside, -1]], dim=1).float()
             apart = 1 - cosine_similarity(own, told, dim=-1).mean(dim=0)  # one number per place
             total = total + path * (4 * apart.mean() + 2 * apart[-1])
         return total
@@ -420,7 +433,7 @@ print(len(row.unique()), "different numbers among 32 weights; four bits can tell
 print("this block can be stored in four bits:", len(row.unique()) <= 16)
 
 # %%
-pupil = copy.deepcopy(student).to(reader.dtype)  # it reads and writes as the teacher did
+pupil = copy.deepcopy(student).to(small_teacher.dtype)  # it reads and writes as the teacher did
 with measure.timed() as student_time:
     student_said = evaluate.generate(pupil, small_tokenizer, chats)
 student_scores = evaluate.score(desk.task, tests, student_said)
@@ -442,7 +455,7 @@ batch = training.collate(small_tokenizer)([example_of({"text": hard[0], "answer"
 with torch.inference_mode():
     logits = {
         name: model.get_output_embeddings()(training.forward(model, batch).states).float()
-        for name, model in {"teacher": reader, "student": student}.items()
+        for name, model in {"teacher": small_teacher, "student": student}.items()
     }
 chance = logits["teacher"].softmax(-1)
 place = torch.special.entr(chance).sum(-1).argmax()

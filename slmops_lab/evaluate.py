@@ -229,7 +229,7 @@ def macro_f1(pairs, seed=0):
     from sklearn.metrics import f1_score
 
     classes = sorted(pairs["truth"].unique())
-    truth, said = (pandas.Categorical(pairs[column], classes).codes for column in ("truth", "said"))
+    truth, said = (pandas.Index(classes).get_indexer(pairs[column]) for column in ("truth", "said"))
 
     def statistic(rows):
         return f1_score(truth[rows], said[rows], labels=range(len(classes)), average="macro", zero_division=0)

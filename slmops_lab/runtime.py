@@ -47,11 +47,17 @@ class GenAIRuntime:
         self._og = og
         self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
+        self.positions = json.loads((Path(folder) / "genai_config.json").read_text())["model"]["context_length"]
 
     def generate(self, chat, max_new_tokens=64):
-        """Answer to a list of {'role', 'content'} as text."""
+        """Answer to a list of {'role', 'content'} as text. Raises CourseError on a chat that is too long."""
         prompt = self.tokenizer.apply_chat_template(json.dumps(chat), add_generation_prompt=True)
         ids = self.tokenizer.encode(prompt)
+        if len(ids) + max_new_tokens > self.positions:
+            raise CourseError(
+                f"The message has {len(ids):,} tokens; with {max_new_tokens} for the answer "
+                f"that is more than the {self.positions:,} positions of this model: shorten it."
+            )
         params = self._og.GeneratorParams(self.model)
         params.set_search_options(max_length=len(ids) + max_new_tokens, do_sample=False)
         generator = self._og.Generator(self.model, params)
