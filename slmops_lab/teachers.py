@@ -114,7 +114,12 @@ class RemoteTeacher:
         wanted = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         self.usage.reused += len(set(keys) - set(wanted))
         if wanted:
-            known |= self._ask_all(task, wanted)
+            try:
+                known |= self._ask_all(task, wanted)
+            except OSError as error:  # a disk may fill up on the way
+                lost = f"An answer of the teacher could not be kept in {self.store} ({error.strerror})"
+                kept = len(self._read_store())
+                raise CourseError(f"{lost}; make room and run again to go on after the {kept} that were.") from None
         return [known[key] for key in keys]
 
     def _key(self, chat):

@@ -1,6 +1,8 @@
 """Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,6 +146,32 @@ def test_an_endpoint_that_is_down(ask, endpoint):
     server.server_close()
     with pytest.raises(CourseError, match="failed 5 times in a row, last with: no connection"):
         ask(server, 10)
+
+
+FULL = """
+import resource, sys
+from slmops_lab import settings, tasks, teachers
+url, folder, store = sys.argv[1:]
+teacher = teachers.RemoteTeacher("m", store, url, "k", concurrency=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (250, 250))  # room for the first answer and a part of the second
+try:
+    teacher.ask(tasks.load(folder), ["a", "b", "c"])
+except settings.CourseError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_keeps_what_was_answered(endpoint, colours, tmp_path):
+    server = endpoint()
+    store = tmp_path / "store.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, server.url, str(colours), str(store)], capture_output=True, text=True
+    )
+    sentence = f"An answer of the teacher could not be kept in {store} (File too large)"
+    assert done.stdout == f"{sentence}; make room and run again to go on after the 1 that were.\n", done.stderr
+    again = teachers.RemoteTeacher("m", store, server.url, "k", concurrency=1)
+    assert all(said.text for said in again.ask(tasks.load(colours), ["a", "b", "c"]))
+    assert again.usage.reused == 1
 
 
 def test_a_store_that_cannot_be_written_costs_nothing(endpoint, colours, tmp_path):
