@@ -47,7 +47,8 @@ class GenAIRuntime:
         self._og = og
         self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
-        self.positions = json.loads((Path(folder) / "genai_config.json").read_text())["model"]["context_length"]
+        told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
+        self.positions = told["model"]["context_length"]
 
     def generate(self, chat, max_new_tokens=64):
         """Answer to a list of {'role', 'content'} as text. Raises CourseError on a chat that is too long."""

@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from slmops_lab import measure
 
 # Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
-# (gradient checkpointing), which keeps the 30-layer model below 4 GB on long messages.
+# (gradient checkpointing), which keeps the 30-layer model near 4 GB, long messages or short.
 KEPT_ACTIVATIONS = 12_000
 IGNORE = -100  # PyTorch's and transformers' mark for "no loss here"
 
