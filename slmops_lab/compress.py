@@ -65,7 +65,8 @@ def keep_vocabulary(model, tokenizer, texts, first=8000):
     vocabulary = rules["model"]["vocab"]
     parents = {a + b: (a, b) for a, b in rules["model"]["merges"]}
     special = {token["id"] for token in rules["added_tokens"]}
-    used = set(itertools.chain.from_iterable(tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
+    texts = list(texts) or [""]  # a tokenizer cannot take none
+    used = set(itertools.chain.from_iterable(tokenizer(texts, add_special_tokens=False)["input_ids"]))
     name = {i: token for token, i in vocabulary.items()}
     wanted = [name[i] for i in name if i in used or i < first or i in special or name[i] not in parents]
     kept = set()

@@ -53,14 +53,30 @@ def label(teacher, task, records, least_sure=0.0):
     return labelled
 
 
+def shared_tokens(teacher_tokenizer, tokenizer):
+    """Share (0 to 1) of a student's tokens that have the same number in its teacher's tokenizer.
+
+    Below 1 the two models' logits are about different words, and cannot be compared.
+    """
+    theirs, ours = teacher_tokenizer.get_vocab(), tokenizer.get_vocab()
+    # of the larger vocabulary: distributions of unequal length cannot be compared either
+    return sum(theirs.get(token) == i for token, i in ours.items()) / max(len(theirs), len(ours))
+
+
 @torch.inference_mode()
-def study(model, tokenizer, examples, layers=(-1,), batch_size=16):
+def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_tokenizer=None):
     """The teacher reads examples with their answers, once.
 
     Returns (examples, confidences): each example gains `teacher_states`, (tokens, layers, hidden
     size) in bfloat16, what the given layers read (-1: the last, normalized state); the confidence
-    is the probability that the teacher gives to the whole answer.
+    is the probability that the teacher gives to the whole answer. student_tokenizer is the one that
+    cut the examples into tokens, where it is not the teacher's: raises CourseError if the two differ.
     """
+    if student_tokenizer is not None and (shared := shared_tokens(tokenizer, student_tokenizer)) < 1:
+        raise CourseError(
+            f"Teacher and student have different tokenizers ({100 * shared:.0f} % of the tokens agree): what the one "
+            "thinks of a token says nothing to the other, so let the student learn from the teacher's text alone."
+        )
     batch_of = training.collate(tokenizer)
     head = model.get_output_embeddings()
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))

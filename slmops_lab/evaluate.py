@@ -244,30 +244,41 @@ def macro_f1(pairs, seed=0):
 def keyword_baseline(task, train, texts, pairs=False):
     """Answers of a model that only sees which words occur: what a language model has to beat.
 
+    See `word_counter`, of which this is the first half. Returns a list of answer dicts.
+    """
+    return word_counter(task, train, texts, pairs)[0]
+
+
+def word_counter(task, train, texts, pairs=False):
+    """Answers of a model that only sees which words occur, and how sure it is: (answers, confidences).
+
     Enum fields: logistic regression on the presence of words (scikit-learn); pairs=True makes it
     stronger, with word pairs and tf-idf weights. Copy fields: the first piece of the text that has
-    the shape of a value seen in training. Returns a list of answer dicts.
+    the shape of a value seen in training. answers is a list of dicts, confidences a list of
+    probabilities, each the product over the enum fields.
     """
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     if not texts:
-        return []
-    answers = [{} for _ in texts]
+        return [], []
+    answers, sure = [{} for _ in texts], numpy.ones(len(texts))
     for name, field in task.fields.items():
         labels = [record["answer"][name] for record in train]
         if isinstance(field, Enum) and len(set(labels)) > 1:
             words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) if pairs else CountVectorizer(binary=True)
             model = make_pipeline(words, LogisticRegression(C=30 if pairs else 1, max_iter=1000))
-            values = model.fit([record["text"] for record in train], labels).predict(texts)
+            chances = model.fit([record["text"] for record in train], labels).predict_proba(texts)
+            values = model.classes_[chances.argmax(axis=1)]
+            sure *= chances.max(axis=1)
         elif isinstance(field, Enum):
             values = [labels[0]] * len(texts)
         else:
             values = _copy_by_shape(labels, texts)
         for answer, value in zip(answers, values, strict=True):
             answer[name] = None if value is None else str(value)
-    return answers
+    return answers, sure.tolist()
 
 
 def _copy_by_shape(labels, texts):

@@ -42,7 +42,8 @@ def png(figure, takeaway):
     if not takeaway.strip():
         raise ValueError("a figure needs a takeaway")
     figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     file = io.BytesIO()
     figure.savefig(file, format="png")
     pyplot.close(figure)
@@ -101,6 +102,35 @@ def pairs(values, counts, unit):
     axis.set_xlabel(unit)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def frontier(points, axes, unit):
+    """One panel per axis, the same points in each; returns the figure.
+
+    points is {group: {name: (x of the first axis, x of the second, ..., share, low, high)}}, the last
+    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line, a name a marker.
+    """
+    figure, panels = pyplot.subplots(1, len(axes), figsize=(7.5, 4), sharey=True, squeeze=False, layout="constrained")
+    markers = {}
+    for place, (axis, label) in enumerate(zip(panels[0], axes, strict=True)):
+        for colour, (group, named) in zip(COLOURS, points.items(), strict=False):
+            xs = [point[place] for point in named.values()]
+            ys = [point[-3] for point in named.values()]
+            axis.plot(xs, ys, color=colour, linewidth=1, label=group)
+            for x, (name, point) in zip(xs, named.items(), strict=True):
+                marker = markers.setdefault(name, "so^D"[len(markers) % 4])
+                axis.vlines(x, *point[-2:], color=colour, linewidth=1)
+                axis.plot(x, point[-3], marker, color=colour)
+        axis.set(xscale="log", xlabel=label)
+        axis.margins(x=0.15)
+        axis.grid(alpha=0.3)
+    panels[0][0].set_ylabel(unit)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    for name, marker in markers.items():
+        handles.append(pyplot.Line2D([], [], color="#666666", marker=marker, linestyle=""))
+        labels.append(name)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

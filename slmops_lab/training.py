@@ -156,8 +156,11 @@ class _Bar(TrainerCallback):
         self.bar.close()
 
 
-def arguments(folder, **overrides):
-    """The course's TrainingArguments; every one of them can be overridden."""
+def arguments(folder, kind=TrainingArguments, **overrides):
+    """The course's TrainingArguments; every one of them can be overridden.
+
+    kind may be a class derived from it, such as a trainer of TRL's brings along.
+    """
     values = {
         "output_dir": str(folder),
         "use_cpu": True,  # what is trained here is read, scored and exported on the processor, too
@@ -170,7 +173,6 @@ def arguments(folder, **overrides):
         "warmup_steps": 10,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "save_strategy": "no",
@@ -178,7 +180,7 @@ def arguments(folder, **overrides):
         "logging_steps": 5,
         "disable_tqdm": True,
     }
-    return TrainingArguments(**{**values, **overrides})
+    return kind(**{**values, **overrides})
 
 
 def train(model, tokenizer, examples, label="training", loss=answer_loss, **overrides):
@@ -186,29 +188,39 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
 
     overrides are TrainingArguments (num_train_epochs, learning_rate, seed, ...).
     """
-    measure.reuse_freed_memory()
     decoder = _decoder(model)
     attention = decoder.config._attn_implementation
     decoder.set_attn_implementation("eager")  # on short messages a tenth faster than fused attention here
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AnswerTrainer(
             model=model,
-            args=arguments(scratch, **overrides),
+            args=arguments(scratch, **{"train_sampling_strategy": "group_by_length", **overrides}),
             train_dataset=[{**e, "length": len(e["input_ids"])} for e in examples],
             data_collator=collate(tokenizer),
-            callbacks=[_Bar(label)],
             loss=loss,
         )
-        trainer.remove_callback(PrinterCallback)
-        started = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - started
-        history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
-        # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        trainer.accelerator.free_memory()  # the optimizer's states are twice the model
-    del trainer
+        history = run(trainer, label)
     decoder.set_attn_implementation(attention)
+    return history
+
+
+def run(trainer, label="training"):
+    """Run a transformers or TRL trainer behind one progress bar; its model is trained in place.
+
+    Returns a DataFrame of (step, loss), with the seconds in its attrs. The trainer's optimizer is freed.
+    """
+    measure.reuse_freed_memory()
+    model = trainer.model
+    trainer.add_callback(_Bar(label))
+    trainer.remove_callback(PrinterCallback)
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
+    # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    trainer.accelerator.free_memory()  # the optimizer's states are twice the model
+    trainer.optimizer = trainer.lr_scheduler = None
     model.eval().zero_grad()
     measure.give_back()
     frame = pandas.DataFrame(history, columns=["step", "loss"])

@@ -279,6 +279,52 @@ def test_teacher_states_give_the_teachers_probabilities(tiny, monkeypatch):
         assert with_states["teacher_states"].shape == (len(lesson["input_ids"]), 1, 64)
 
 
+def test_another_tokenizer_is_refused_before_its_doubts_are_compared(tiny):
+    model, tokenizer = tiny
+    _, few_tokens, _ = compress.keep_vocabulary(model, tokenizer, ["some words"], first=400)
+    lessons = examples(few_tokens, 2)
+    assert distill.shared_tokens(tokenizer, tokenizer) == 1
+    assert distill.shared_tokens(tokenizer, few_tokens) < 0.1 and distill.shared_tokens(few_tokens, tokenizer) < 0.1
+    with pytest.raises(CourseError, match=r"different tokenizers \(\d % of the tokens agree\)"):
+        distill.study(model, tokenizer, lessons, student_tokenizer=few_tokens)
+    assert distill.study(model, tokenizer, examples(tokenizer, 2), student_tokenizer=tokenizer)[0]
+
+
+def test_on_policy_moves_the_student_towards_its_teacher(tiny_folder, tmp_path):
+    from datasets import Dataset
+    from trl import DistillationConfig, DistillationTrainer
+
+    (teacher, tokenizer), (student, _) = base_model.open_model(tiny_folder), base_model.open_model(tiny_folder)
+    with torch.no_grad():
+        for weight in student.model.layers.parameters():
+            weight.mul_(0.7)
+    batch = training.collate(tokenizer)(examples(tokenizer))
+
+    def apart():
+        with torch.inference_mode():
+            ours, theirs = (
+                model.get_output_embeddings()(training.forward(model, batch).states).float().log_softmax(-1)
+                for model in (student, teacher)
+            )
+        return (theirs.exp() * (theirs - ours)).sum(-1).mean().item()
+
+    before, out = apart(), tmp_path / "out"
+    frozen = {name: weight.clone() for name, weight in teacher.state_dict().items()}
+    config = training.arguments(
+        out, DistillationConfig, num_train_epochs=4, learning_rate=2e-3, max_completion_length=8, warmup_steps=0,
+        activation_checkpointing=False, logging_steps=1,
+    )  # fmt: skip
+    questions = Dataset.from_list([{"prompt": chat} for chat in CHATS * 4])
+    trainer = DistillationTrainer(student, teacher, config, questions, processing_class=tokenizer)
+    history = training.run(trainer, "own words")
+    assert apart() < before / 2
+    assert len(history) == 12 and history.attrs["seconds"] > 0
+    assert all(torch.equal(frozen[name], weight) for name, weight in teacher.state_dict().items())
+    for model in (student, teacher):
+        assert "autocast" not in repr(model.forward), "accelerate's wrapper is gone"
+    assert not list(out.rglob("*.safetensors"))
+
+
 def test_states_follow_their_answers_into_the_batch(tiny):
     model, tokenizer = tiny
     studied, _ = distill.study(model, tokenizer, examples(tokenizer, 4))
@@ -343,6 +389,10 @@ def test_keyword_baseline_learns_words_and_shapes(colours):
     guesses = evaluate.keyword_baseline(task, train, ["ice please CD-77.", "sun 12345"])
     assert guesses == [{"kind": "cold", "word": "CD-77"}, {"kind": "warm", "word": None}]
     assert evaluate.keyword_baseline(task, train, []) == []
+    assert evaluate.word_counter(task, train, ["ice please CD-77.", "sun 12345"])[0] == guesses
+    _, (sure, torn) = evaluate.word_counter(task, train, ["ice ice AB-12", "sun or ice"])
+    assert torn == pytest.approx(0.5, abs=0.01) and torn < sure < 1
+    assert evaluate.word_counter(task, train, []) == ([], [])
 
 
 def test_onnx_answers_as_torch_does(tiny_folder, tiny_onnx):

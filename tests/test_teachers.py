@@ -1,8 +1,12 @@
 """Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
 
 import math
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,6 +243,45 @@ def test_a_teacher_of_prose(endpoint, colours, tmp_path):
     desk = data.load(colours)
     with pytest.raises(CourseError, match="None of the 4 answers of the teacher 'm' can be used; 4 times: no JSON"):
         distill.label(teacher, desk.task, desk.pool)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_folder, tmp_path_factory):
+    """Address of `transformers serve`, a real OpenAI-compatible server, with the tiny model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("transformers")
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    command = [program, "serve", tiny_folder, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with open(log, "wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except OSError:
+                    assert server.poll() is None, log.read_text()
+                    time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+
+
+def test_a_real_server(served, tiny_folder, colours, tmp_path):
+    """What it says is rubbish (its weights are random), but it says it in the protocol."""
+    task = tasks.load(colours)
+    texts = ["please paint it red", "a blue boat", "gimme green"]
+    options = {"max_tokens": 6, "max_retries": 0, "timeout": 120}
+    teacher = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.jsonl", served, "any", **options)
+    answers = teacher.ask(task, texts)
+    assert len(answers) == 3 and all(said.text or said.problem for said in answers)
+    assert teacher.usage.requests == 3 and teacher.usage.input_tokens > 100 and teacher.usage.output_tokens > 0
+    again = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.jsonl", served, "any", **options)
+    assert again.ask(task, texts) == answers and again.usage.requests == 0
+    records = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+    with pytest.raises(CourseError, match="None of the 3 answers of the teacher .* can be used"):
+        distill.label(again, task, records)
 
 
 def test_an_empty_pool(colours, tiny):

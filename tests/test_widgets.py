@@ -49,3 +49,18 @@ def test_pairs_show_every_row_and_its_count():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["y (9)", "x (3)"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["teacher", "student"]
     plots.png(figure, "closes it")
+
+
+def test_a_frontier_has_every_point_in_every_panel():
+    points = {
+        "teacher": {"fp32": (500, 900, 70, 66, 74)},
+        "student": {"fp32": (100, 90, 68, 64, 72), "int4": (20, 30, 67, 63, 71)},
+    }
+    figure = plots.frontier(points, ["MB", "ms"], "exact match in %")
+    assert [axis.get_xlabel() for axis in figure.axes] == ["MB", "ms"]
+    for place, axis in enumerate(figure.axes):
+        marked = {(x, y) for line in axis.lines if line.get_marker() != "None" for x, y in line.get_xydata()}
+        assert marked == {(p[place], p[2]) for named in points.values() for p in named.values()}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["teacher", "student", "fp32", "int4"]
+    plots.png(figure, "closes it")
