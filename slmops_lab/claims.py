@@ -12,6 +12,8 @@ import pandas
 from slmops_lab.artifacts import write_json
 from slmops_lab.settings import CourseError
 
+pandas.set_option("display.max_colwidth", 120)  # a claim is shown whole
+
 EDGE_AI = (
     "Microsoft, EdgeAI for Beginners, module 5, section 2 (Model Distillation), "
     "https://github.com/microsoft/edgeai-for-beginners"

@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as pyplot
 from IPython.display import Image, display
+from matplotlib import ticker
 
 from slmops_lab import evaluate
 
@@ -123,6 +124,9 @@ def frontier(points, axes, unit):
                 axis.vlines(x, *point[-2:], color=colour, linewidth=1)
                 axis.plot(x, point[-3], marker, color=colour)
         axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.margins(x=0.15)
         axis.grid(alpha=0.3)
     panels[0][0].set_ylabel(unit)

@@ -200,6 +200,7 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
             loss=loss,
         )
         history = run(trainer, label)
+    model.activation_checkpointing_disable()  # whoever trains it next decides anew
     decoder.set_attn_implementation(attention)
     return history
 

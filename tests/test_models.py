@@ -106,6 +106,7 @@ def test_training_learns_and_is_repeatable(tiny_folder):
     assert losses[0][-1] < losses[0][0] / 2
     answer = evaluate.generate(model, tokenizer, [[{"role": "user", "content": "say a a "}]], 8)[0]
     assert answer.startswith("answer")
+    assert not any(layer.gradient_checkpointing for layer in model.model.layers), "left as it was found"
 
 
 def test_bf16_is_used_where_it_is_said_to_be(tiny, monkeypatch):
