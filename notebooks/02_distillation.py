@@ -26,7 +26,7 @@ seed = 0
 student_layers = None  # None: a third of the teacher's
 labelled_messages = 960  # the teacher is tuned on so many
 pool_messages = 160  # and answers so many more
-own_words = 160  # the student answers so many in 2.9, under the teacher's eyes
+own_words = 160  # the student answers so many in 2.8, under the teacher's eyes
 submit_to_azure = False  # needs a workspace, and costs money
 
 # %%
