@@ -54,13 +54,12 @@ def label(teacher, task, records, least_sure=0.0):
 
 
 def shared_tokens(teacher_tokenizer, tokenizer):
-    """Share (0 to 1) of a student's tokens that have the same number in its teacher's tokenizer.
+    """Share (0 to 1) of the tokens, in the larger of two vocabularies, that have the same number in both.
 
     Below 1 the two models' logits are about different words, and cannot be compared.
     """
     theirs, ours = teacher_tokenizer.get_vocab(), tokenizer.get_vocab()
-    # of the larger vocabulary: distributions of unequal length cannot be compared either
-    return sum(theirs.get(token) == i for token, i in ours.items()) / max(len(theirs), len(ours))
+    return sum(theirs.get(token) == i for token, i in ours.items()) / max(len(theirs), len(ours), 1)
 
 
 @torch.inference_mode()
@@ -74,7 +73,7 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
     """
     if student_tokenizer is not None and (shared := shared_tokens(tokenizer, student_tokenizer)) < 1:
         raise CourseError(
-            f"Teacher and student have different tokenizers ({100 * shared:.0f} % of the tokens agree): what the one "
+            f"Teacher and student have different tokenizers ({int(100 * shared)} % of the tokens agree): what the one "
             "thinks of a token says nothing to the other, so let the student learn from the teacher's text alone."
         )
     batch_of = training.collate(tokenizer)

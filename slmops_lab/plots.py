@@ -110,7 +110,8 @@ def frontier(points, axes, unit):
     """One panel per axis, the same points in each; returns the figure.
 
     points is {group: {name: (x of the first axis, x of the second, ..., share, low, high)}}, the last
-    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line, a name a marker.
+    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line (six at
+    most), a name a marker (four at most).
     """
     figure, panels = pyplot.subplots(1, len(axes), figsize=(7.5, 4), sharey=True, squeeze=False, layout="constrained")
     markers = {}

@@ -191,18 +191,19 @@ def train(model, tokenizer, examples, label="training", loss=answer_loss, **over
     decoder = _decoder(model)
     attention = decoder.config._attn_implementation
     decoder.set_attn_implementation("eager")  # on short messages a tenth faster than fused attention here
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = AnswerTrainer(
-            model=model,
-            args=arguments(scratch, **{"train_sampling_strategy": "group_by_length", **overrides}),
-            train_dataset=[{**e, "length": len(e["input_ids"])} for e in examples],
-            data_collator=collate(tokenizer),
-            loss=loss,
-        )
-        history = run(trainer, label)
-    model.activation_checkpointing_disable()  # whoever trains it next decides anew
-    decoder.set_attn_implementation(attention)
-    return history
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = AnswerTrainer(
+                model=model,
+                args=arguments(scratch, **{"train_sampling_strategy": "group_by_length", **overrides}),
+                train_dataset=[{**e, "length": len(e["input_ids"])} for e in examples],
+                data_collator=collate(tokenizer),
+                loss=loss,
+            )
+            return run(trainer, label)
+    finally:  # also where somebody stops the cell: the model is left as it was found
+        model.activation_checkpointing_disable()
+        decoder.set_attn_implementation(attention)
 
 
 def run(trainer, label="training"):
@@ -215,15 +216,17 @@ def run(trainer, label="training"):
     trainer.add_callback(_Bar(label))
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
-    trainer.train()
+    try:
+        trainer.train()
+    finally:
+        # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        trainer.accelerator.free_memory()  # the optimizer's states are twice the model
+        trainer.optimizer = trainer.lr_scheduler = None
+        model.eval().zero_grad()
+        measure.give_back()
     seconds = time.monotonic() - started
     history = [(h["step"], h["loss"]) for h in trainer.state.log_history if "loss" in h]
-    # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    trainer.accelerator.free_memory()  # the optimizer's states are twice the model
-    trainer.optimizer = trainer.lr_scheduler = None
-    model.eval().zero_grad()
-    measure.give_back()
     frame = pandas.DataFrame(history, columns=["step", "loss"])
     frame.attrs["seconds"] = seconds
     return frame
