@@ -416,7 +416,8 @@ def distillation_loss(text, sure, path, temperature=1, reverse=False, places=pla
     def loss(model, done, batch):
         logits, told = model.get_output_embeddings()(done.states).float(), batch["teacher_states"]
         with torch.no_grad():
-            teacher_logits = teacher_head(told[:, -1][done.answer]).float()
+            last = told[:, -1][done.answer].to(teacher_head.weight.dtype)
+            teacher_logits = teacher_head(last).float()
         total = text * cross_entropy(logits, done.targets)
         total = total + sure * divergence(logits, teacher_logits, temperature, reverse)
         if path:
