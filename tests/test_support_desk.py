@@ -4,6 +4,7 @@ import collections
 import filecmp
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -57,6 +58,25 @@ def test_every_value_occurs_in_every_written_split(desk):
         for name in ("intent", "urgency"):
             counts = collections.Counter(r["answer"][name] for r in split)
             assert min(counts[v] for v in desk.task.fields[name].values) >= 10
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 200), ("test", 80)])
+def test_replies_and_summaries_keep_what_the_card_says(desk, split, least):
+    messages = {record["id"]: record for record in getattr(desk, split)}
+    lines = (FOLDER / "replies" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line) for line in lines]
+    assert len({w["id"] for w in written}) == len(written) >= least
+    assert len({w["reply"] for w in written}) == len({w["summary"] for w in written}) == len(written)
+    intents = collections.Counter(messages[w["id"]]["answer"]["intent"] for w in written)
+    assert len(intents) == 12 and len(set(intents.values())) == 1, "as many of each"
+    for w in written:
+        message = messages[w["id"]]
+        number = message["answer"]["order_id"]
+        assert 15 <= len(w["reply"].split()) <= 50 and 8 <= len(w["summary"].split()) <= 22, w
+        assert w["reply"].count("?") <= 1, w
+        assert number is None or number in w["reply"], w
+        assert number is None or number not in w["summary"], w
+        assert all(digits in message["text"] for digits in re.findall(r"\d+", w["reply"] + w["summary"])), w
 
 
 def test_numbers_mislead(desk):
