@@ -498,7 +498,7 @@ print("chosen:", best)
 # ### The dials
 #
 # The same trial, one dial turned at a time: the learning rate, two passes over half of the lessons, larger batches, a higher temperature. **Predict:** which of
-# them hurts most? All of them see as many lessons; batches of 8 make half of the steps.
+# them hurts most? All of them see as many lessons; batches of 8 make half of the steps. (The last bar brings the doubts with it, where the chosen way has none.)
 
 # %%
 dials = {
@@ -1050,12 +1050,16 @@ check(
 # 1. Why must a copied order number stand in the message before the label is used?
 # 2. What would a student learn from a teacher that is right half of the time and always sure?
 # 3. Why does the student start from the teacher's layers and not from random numbers?
+# 4. Three teachers vote, and the labels get worse than the best one's alone. How can that be?
+# 5. Two cuts of the vocabulary keep equally many tokens. Why does one ruin the model?
 #
 # <details><summary>Answers</summary>
 #
 # 1. A made-up number is a mistake that can be seen without knowing the truth. Filter what you can see.
 # 2. To be wrong half of the time, and sure of it: there are no doubts to learn from.
 # 3. Embeddings and early layers already know the language; only the way from there to the answer must be learned again.
+# 4. Two weaker teachers that err in the same place outvote a stronger one. A vote needs teachers of like strength and unlike errors.
+# 5. It cuts words that this desk needs, and the model never learned to read or write them in pieces.
 #
 # </details>
 #
