@@ -203,7 +203,7 @@ def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endp
 def test_a_student_deeper_than_its_teacher_stops_before_the_work(colours, tiny_folder):
     done = slmops("run", "2", "-p", f"dataset={colours}", "-p", f"base_model={tiny_folder}", "-p", "student_layers=9")
     assert done.returncode == 1
-    assert "in cell 2: A student of 9 layers cannot be cut from 4: take 2 to 4." in done.stderr
+    assert "in cell 3: A student of 9 layers cannot be cut from 4: take 2 to 4." in done.stderr
 
 
 def test_doctor_says_what_is_missing(tmp_path):
