@@ -139,7 +139,7 @@ class _Bar(TrainerCallback):
     """One progress line instead of a log wall."""
 
     def __init__(self, label):
-        self.label = label
+        self.label, self.bar = label, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = tqdm(total=state.max_steps, desc=self.label, leave=False)
@@ -152,8 +152,9 @@ class _Bar(TrainerCallback):
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
             measure.give_back()  # batches of many lengths leave holes, hundreds of MB of them
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
 
 
 def arguments(folder, kind=TrainingArguments, **overrides):
@@ -184,7 +185,7 @@ def arguments(folder, kind=TrainingArguments, **overrides):
 
 
 def train(model, tokenizer, examples, label="training", loss=answer_loss, **overrides):
-    """Train in place on encoded examples. Returns a DataFrame of (step, loss, seconds).
+    """Train in place on encoded examples. Returns what `run` returns.
 
     overrides are TrainingArguments (num_train_epochs, learning_rate, seed, ...).
     """
@@ -213,14 +214,17 @@ def run(trainer, label="training"):
     """
     measure.reuse_freed_memory()
     model = trainer.model
-    trainer.add_callback(_Bar(label))
+    bar = _Bar(label)
+    trainer.add_callback(bar)
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
     try:
         trainer.train()
     finally:
+        bar.close()
         # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        for wrapped in filter(None, (model, getattr(trainer, "teacher_model", None))):
+            trainer.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         trainer.accelerator.free_memory()  # the optimizer's states are twice the model
         trainer.optimizer = trainer.lr_scheduler = None
         model.eval().zero_grad()
