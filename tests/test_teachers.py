@@ -1,6 +1,7 @@
 """Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
 
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import GUARD
 from endpoint import reply
 
 from slmops_lab import data, distill, evaluate, tasks, teachers
@@ -254,7 +256,8 @@ def served(tiny_folder, tmp_path_factory):
     program = Path(sys.executable).with_name("transformers")
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     command = [program, "serve", tiny_folder, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with open(log, "wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
+    guarded = os.environ | {"PYTHONPATH": str(GUARD)}
+    with open(log, "wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=guarded) as server:
         try:
             for _ in range(240):
                 try:
@@ -263,6 +266,8 @@ def served(tiny_folder, tmp_path_factory):
                 except OSError:
                     assert server.poll() is None, log.read_text()
                     time.sleep(0.5)
+            else:
+                pytest.fail(f"transformers serve did not come up: {log.read_text()}")
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             server.terminate()
