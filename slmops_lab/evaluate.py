@@ -241,12 +241,12 @@ def macro_f1(pairs, seed=0):
     return {"f1": statistic(rows), "low": low, "high": high}
 
 
-def keyword_baseline(task, train, texts, pairs=False):
+def keyword_baseline(task, train, texts):
     """Answers of a model that only sees which words occur: what a language model has to beat.
 
-    See `word_counter`, of which this is the first half. Returns a list of answer dicts.
+    The answers of `word_counter` with single words: a list of dicts.
     """
-    return word_counter(task, train, texts, pairs)[0]
+    return word_counter(task, train, texts)[0]
 
 
 def word_counter(task, train, texts, pairs=False):

@@ -110,13 +110,14 @@ def frontier(points, axes, unit):
     """One panel per axis, the same points in each; returns the figure.
 
     points is {group: {name: (x of the first axis, x of the second, ..., share, low, high)}}, the last
-    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line (six at
-    most), a name a marker (four at most).
+    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line, a name
+    a marker; there are six colours and four markers before they repeat.
     """
     figure, panels = pyplot.subplots(1, len(axes), figsize=(7.5, 4), sharey=True, squeeze=False, layout="constrained")
     markers = {}
     for place, (axis, label) in enumerate(zip(panels[0], axes, strict=True)):
-        for colour, (group, named) in zip(COLOURS, points.items(), strict=False):
+        for number, (group, named) in enumerate(points.items()):
+            colour = COLOURS[number % len(COLOURS)]
             xs = [point[place] for point in named.values()]
             ys = [point[-3] for point in named.values()]
             axis.plot(xs, ys, color=colour, linewidth=1, label=group)
