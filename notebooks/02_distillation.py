@@ -523,7 +523,7 @@ plots.show(
 )
 
 # %% [markdown]
-# What is best for so few steps need not be best for twenty times as many: the long run keeps its learning rate. **Try it:** change
+# What is best for so few steps need not be best for many more: the long run keeps its learning rate. **Try it:** change
 # `student_rate`, and let the whole chapter decide.
 #
 # ### All lessons
@@ -654,7 +654,7 @@ plots.show(
 )
 
 # %% [markdown]
-# The last bar had one pass more than the others, so it does not show what the rounding alone costs. What it shows is where the student stands now,
+# (All three answered with the arithmetic of 2.3.) The last bar had one pass more than the others, so it does not show what the rounding alone costs. What it shows is where the student stands now,
 # with every weight on its four-bit grid:
 
 # %%
