@@ -70,6 +70,8 @@ print("\ncounted in the loss:\n" + tokenizer.decode(counted))
 # %%
 most = max(2, len(desk.train) * 4 // 5)
 labelled = desk.train[: min(most, run.pick(full=labelled_messages, quick=200))]
+others = desk.train[len(labelled) :] or desk.test  # a small data set of your own may have none left
+held_out = others[: run.pick(full=240, quick=40)]
 epochs = run.pick(full=1, quick=2)
 learning_rate = 1.5e-4
 history = training.train(
@@ -120,13 +122,16 @@ teacher_scores.table().round(3)
 
 # %%
 import pandas
+from slmops_lab import teachers
 
 texts = [record["text"] for record in tests]
-guesses, rivals, gains = {}, {}, {}
-for name, pairs in {"keyword baseline": False, "word pairs, tf-idf": True}.items():
-    guesses[name], guess_sure = evaluate.word_counter(desk.task, labelled, texts, pairs)  # of the last one, the better
-    rivals[name] = evaluate.score(desk.task, tests, [desk.task.write(guess) for guess in guesses[name]])
-    gains[name] = evaluate.difference(teacher_scores.rows["exact"], rivals[name].rows["exact"], run.seed)
+words = teachers.WordCounter(labelled, name="keyword baseline")
+pairs = teachers.WordCounter(labelled, pairs=True, name="word pairs, tf-idf")
+rivals, gains = {}, {}
+for rival in (words, pairs):
+    told = [one.text for one in rival.ask(desk.task, texts)]
+    rivals[rival.name] = evaluate.score(desk.task, tests, told)
+    gains[rival.name] = evaluate.difference(teacher_scores.rows["exact"], rivals[rival.name].rows["exact"], run.seed)
 (100 * pandas.DataFrame(gains).T).round(1).rename_axis("teacher minus ...")
 
 # %% [markdown]
@@ -163,38 +168,7 @@ with artifacts.save(run, "teacher", settings=how, metrics=marks) as folder:
 del teacher  # its 32-bit weights are on the disk now, what follows is the work of `reader`
 
 # %% [markdown]
-# ## 2.4 The teacher labels the pool
-#
-# Labelled messages are dear, unlabelled ones cheap: every desk has an archive. The teacher answers a part of the pool (`pool_messages`). What it
-# says must be valid JSON with known values, an order number must really stand in the message, and an answer to which the
-# teacher itself gives less than an even chance is left out, too.
-#
-# The teacher need not be ours. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any
-# model behind an OpenAI-compatible address does the labelling: a larger one in the cloud, or one on the machine next door.
-
-# %%
-from slmops_lab import distill, teachers
-
-ours = teachers.LocalTeacher(reader, tokenizer, name="the tuned teacher")
-labeller = teachers.RemoteTeacher.from_environment(run.artifacts / "remote_answers.jsonl") or ours
-pool = desk.pool[: run.pick(full=pool_messages, quick=64)]
-answers = distill.label(labeller, desk.task, pool, least_sure=0.5) if pool else []
-print(f"asked {labeller.name}: {len(pool)} of {len(desk.pool):,} messages", "" if labeller is ours else labeller.usage)
-pandas.Series([a.problem or "usable" for a in answers]).value_counts().rename("answers").to_frame()
-
-# %%
-usable = [a for a in answers if a.problem is None]
-for bad in [a for a in answers if a.problem][:2]:
-    print("left out:", bad.problem, "<-", bad.text[:60], "->", (bad.said or "")[:80])
-
-# %%
-lessons = labelled + [{"text": a.text, "answer": a.answer} for a in usable]
-print(len(lessons), "lessons, the last one of them:")
-lessons[-1]
-
-# %% [markdown]
-# Labels are one thing. The teacher also knows how sure it was of every token. Is that worth anything? Look at
-# test messages, where we know the truth.
+# When the teacher is sure of an answer, is it more often right?
 
 # %%
 answered = [i for i, reading in enumerate(teacher_scores.readings) if reading.answer]
@@ -212,60 +186,118 @@ plots.show(
 print("the surer half is right more often:", halves["surer half"].sum() > halves["less sure half"].sum())
 
 # %% [markdown]
-# So the doubts carry knowledge. Whether a student can learn from them is tried in 2.7.
+# So its doubts carry knowledge. They will be used twice: to choose labels (next), and as a lesson of their own (2.7).
 #
-# ### More than one teacher
+# ## 2.4 Who labels the pool?
 #
-# A second teacher, even a weaker one, can tell where the first is wrong. We have two that cost nothing: the word counters of 2.3.
-# They can *filter* (keep a label only where two teachers agree), *vote* field by field, or the *surer* one can decide.
+# Labelled messages are dear, unlabelled ones cheap: every desk has an archive. The teacher can answer a part of it.
+#
+# It need not be ours. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any
+# model behind an OpenAI-compatible address takes its place: a larger one in the cloud, or one on the machine next door.
+#
+# And it need not be alone. A second teacher, even a weaker one, can tell where the first is wrong. We have two that cost nothing: the word counters.
+# All of them answer labelled messages that nobody was trained on.
+
+# %%
+ours = teachers.LocalTeacher(reader, tokenizer, name="the tuned teacher")
+labeller = teachers.RemoteTeacher.from_environment(run.artifacts / "remote_answers.jsonl") or ours
+judged = [record["text"] for record in held_out]
+told = [teacher.ask(desk.task, judged) for teacher in (labeller, pairs, words)]
+print(f"{labeller.name}, word pairs and single words answered {len(judged)} messages")
+
+# %% [markdown]
+# Two of them can *filter* (a label counts only where they agree), the *surer* one can decide, or all can *vote*, field by field.
 # **Predict:** which rule gives the cleanest labels, and which gives clean labels for every message?
+
+# %%
+nothing = teachers.Said(None, problem="left out by the rule")
+
+
+def answer_in(said):  # None where it cannot be read
+    return desk.task.read(said.text or "").answer
+
+
+def sure_enough(one, *others):
+    return one if (one.confidence or 0) >= 0.5 else nothing  # not every endpoint tells how sure it is
+
+
+def agreed(one, other, third):
+    return one if answer_in(one) == answer_in(other) else nothing
+
+
+def surer(one, other, third):
+    return other if one.confidence is not None and one.confidence < other.confidence else one
+
 
 # %%
 from collections import Counter
 
-readings = [reading.answer for reading in teacher_scores.readings]  # None where it could not be read
-by_words, by_pairs = guesses.values()
+
+def vote(*said):  # field by field; the first teacher decides where all differ
+    heard = [answer_in(one) for one in said if answer_in(one)]
+    if not heard:
+        return nothing
+    most = {name: Counter(answer[name] for answer in heard).most_common(1)[0][0] for name in heard[0]}
+    return teachers.Said(desk.task.write(most))
 
 
-def vote(*answers):  # field by field; the first teacher decides where all differ
-    return {name: Counter(answer[name] for answer in answers).most_common(1)[0][0] for name in desk.task.fields}
-
-
+# %%
 rules = {
-    "the teacher": lambda i: readings[i],
-    "the teacher, where it is sure": lambda i: readings[i] if sure[i] >= 0.5 else None,
-    "the teacher, where word pairs agree": lambda i: readings[i] if readings[i] == by_pairs[i] else None,
-    "the surer one of these two": lambda i: readings[i] if sure[i] >= guess_sure[i] else by_pairs[i],
-    "vote of all three": lambda i: vote(readings[i], by_pairs[i], by_words[i]),
+    "the teacher": lambda one, *others: one,
+    "the teacher, where it is sure": sure_enough,
+    "the teacher, where word pairs agree": agreed,
+    "the surer of these two": surer,
+    "vote of all three": vote,
 }
 
 # %%
-labels = {rule: {i: choose(i) for i in answered} for rule, choose in rules.items()}
-right = {rule: [label == tests[i]["answer"] for i, label in chosen.items() if label] for rule, chosen in labels.items()}
-quality = pandas.DataFrame({rule: evaluate.proportion(rows) for rule, rows in right.items()}).T
-quality.insert(0, "labels kept", [len(rows) / max(len(answered), 1) for rows in right.values()])
+labels = {rule: [choose(*said) for said in zip(*told, strict=True)] for rule, choose in rules.items()}
+right = {rule: evaluate.score(desk.task, held_out, [one.text or "" for one in said]) for rule, said in labels.items()}
+quality = pandas.DataFrame({rule: evaluate.proportion(s.rows["exact"][s.rows["valid"]]) for rule, s in right.items()}).T
+quality.insert(0, "labels kept", [s.rows["valid"].mean() for s in right.values()])
 quality.rename(columns={"share": "right"}).round(3)
 
 # %% [markdown]
-# Measured against the one teacher, on the same messages:
+# The rules that keep every message, measured against the teacher alone, on the same messages:
 
 # %%
-for rule in list(rules)[3:] if answered else []:
-    gain = evaluate.difference(right[rule], right["the teacher"], run.seed)
-    print(
-        f"{rule}: {100 * gain['points']:+.1f} points (95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
-    )
-
-# %% tags=["nbval-check-output"]
-agreed = quality["share"]["the teacher, where word pairs agree"]
-print("labels on which both agree are right more often:", bool(agreed > quality["share"]["the teacher"]))
+for rule in list(rules)[3:]:
+    gain = evaluate.difference(right[rule].rows["exact"], right["the teacher"].rows["exact"], run.seed)
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    print(f"{rule}: {100 * gain['points']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})")
 
 # %% [markdown]
 # A filter buys cleaner labels with fewer of them. Unlabelled messages are cheap, so a strict rule can be had for a larger pool. A vote
-# keeps every message: why can it make labels worse? And which messages does a filter keep, the easy or the hard ones? (The two confidences are not the same
+# keeps every message: why can it make labels worse? And which messages does a filter keep, the easy or the hard ones? (The confidences are not the same
 # thing: the teacher's is about every token of its answer, the counter's about the fields with listed values, and neither was calibrated.)
 # Where teachers differ is also where a person's label is worth most.
 #
+# ### Label it
+#
+# The rule that was right most often, all messages counted, labels a part of the pool (`pool_messages`). What comes out must be
+# valid JSON with known values, an order number must really stand in the message, and an answer less sure than even is left out, too.
+
+# %%
+from slmops_lab import distill
+
+rule = max(rules, key=lambda rule: right[rule].exact)
+panel = teachers.Panel([labeller, pairs, words], rules[rule], name=rule)
+pool = desk.pool[: run.pick(full=pool_messages, quick=64)]
+answers = distill.label(panel, desk.task, pool, least_sure=0.5) if pool else []
+print(f"asked {rule}: {len(pool)} of {len(desk.pool):,} messages", "" if labeller is ours else labeller.usage)
+pandas.Series([a.problem or "usable" for a in answers]).value_counts().rename("answers").to_frame()
+
+# %%
+usable = [a for a in answers if a.problem is None]
+for bad in [a for a in answers if a.problem][:2]:
+    print("left out:", bad.problem, "<-", bad.text[:60], "->", (bad.said or "")[:80])
+
+# %%
+lessons = labelled + [{"text": a.text, "answer": a.answer} for a in usable]
+print(len(lessons), "lessons, the last one of them:")
+lessons[-1]
+
+# %% [markdown]
 # ## 2.5 Cut away the tokens nobody uses
 #
 # Before the layers, look at the vocabulary. **Predict:** what share of the teacher's weights is its table of token vectors, and
@@ -291,7 +323,7 @@ print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all w
 seen = [record["text"] for record in desk.train + desk.pool]
 seen += [tokenizer.decode(example_of(record)["input_ids"]) for record in labelled]
 small_teacher, small_tokenizer, kept_ids = compress.keep_vocabulary(reader, tokenizer, seen)
-first_teacher, first_tokenizer, first_ids = compress.keep_vocabulary(reader, tokenizer, [], first=len(kept_ids))
+first_teacher, first_tokenizer, _ = compress.keep_vocabulary(reader, tokenizer, [], first=len(kept_ids))
 print(f"{len(kept_ids):,} tokens kept: {millions(small_teacher):.1f} of {full_size:.1f} million weights are left")
 
 gone = sorted(set(range(len(tokenizer))) - set(kept_ids.tolist()))
@@ -363,13 +395,18 @@ print(f"{student.config.max_position_embeddings:,}")
 #
 # The student can be told *what* the answer is (the text; for most lessons a person's, for the pool the teacher's), *how sure* it was (its distribution over the tokens), and *how it
 # got there* ([Romero et al. 2015](https://arxiv.org/abs/1412.6550)): inside the teacher, each kept layer used to read something
-# sensible. Doubts can be compared only token by token, so both must have the same tokens; the vocabulary was cut in the teacher, too, for that
-# reason. The teacher reads every lesson once; its states before every second kept layer and at the end are kept for all that follows.
+# sensible. Doubts can be compared only token by token, so both must have the same tokens. The teacher as it was, with all its tokens, cannot serve:
 
 # %%
-for name, its_tokens in {"the whole teacher": tokenizer, "the cut teacher": small_tokenizer}.items():
-    shared = distill.shared_tokens(its_tokens, small_tokenizer)
-    print(f"{name} and the student agree on {100 * shared:.0f} % of the tokens and their numbers")
+try:
+    distill.study(reader, tokenizer, [example], student_tokenizer=small_tokenizer)
+except settings.CourseError as refusal:
+    print(refusal)
+del reader, ours, labeller, panel  # 16 bits or not, the whole teacher has done its work
+
+# %% [markdown]
+# That is why the vocabulary was cut in the teacher, too. It reads every lesson once; its states before every second kept layer and at the end
+# are kept for all that follows.
 
 # %%
 inside = list(range(2, len(keep), 2))  # every second of the kept layers: half of the memory
@@ -378,7 +415,6 @@ studied, _ = distill.study(
     small_tokenizer,
     [example_of(lesson, small_tokenizer) for lesson in lessons],
     layers=[*(keep[i] for i in inside), -1],
-    student_tokenizer=small_tokenizer,
 )
 print("teacher states of the first lesson:", tuple(studied[0]["teacher_states"].shape), "(tokens, places, size)")
 
@@ -446,8 +482,6 @@ ways = {
 }
 student_rate = 1e-3
 trial = random.Random(run.seed).sample(studied, min(len(studied), run.pick(full=160, quick=96)))
-others = desk.train[len(labelled) :] or desk.test  # a small data set of your own may have none left
-held_out = others[: run.pick(full=240, quick=40)]
 
 
 # %%
@@ -593,10 +627,10 @@ later = {"no more": (student, 0), "more lessons": (listener, heard), "its own wo
 
 
 # %%
-def exam(model):
-    chats = [desk.task.messages(record["text"]) for record in held_out]
+def exam(model, records=held_out):
+    chats = [desk.task.messages(record["text"]) for record in records]
     pupil = copy.deepcopy(model).to(small_teacher.dtype)  # it reads and writes as the teacher did
-    return evaluate.score(desk.task, held_out, evaluate.generate(pupil, small_tokenizer, chats, label="exam"))
+    return evaluate.score(desk.task, records, evaluate.generate(pupil, small_tokenizer, chats, label="exam"))
 
 
 exams = {name: exam(model).rows["exact"] for name, (model, _) in later.items()}
@@ -616,46 +650,54 @@ print(
 
 # %%
 winner = standing["nats per answer"].idxmin()
-student = later[winner][0]
+goes_on = later[winner][0]
 print("goes on:", winner)
-del later, listener, speaker
+del later, speaker
 
 # %% [markdown]
 # ## 2.9 Get used to four bits
 #
-# The student will be deployed with 4-bit weights. **Predict:** what does it cost to round them now? And if, in one more epoch, it
+# The student will be deployed with 4-bit weights. **Predict:** what does it cost to round them after training? And if it
 # computes with rounded weights while it learns (quantization-aware training, [Jacob et al. 2018](https://arxiv.org/abs/1712.05877))?
+# Both ways get the lessons of `more lessons`, at the same learning rate.
 
 # %%
-rounded = copy.deepcopy(student)
+bits = {"not rounded": exams["more lessons"]}
+rounded = copy.deepcopy(listener)
 with compress.four_bits(rounded):
     pass  # no training: the weights are only rounded
-bits = {"32 bits": exams[winner], "rounded afterwards": exam(rounded).rows["exact"]}
+bits["rounded afterwards"] = exam(rounded).rows["exact"]
 del rounded
 
 # %%
+used_to_it = copy.deepcopy(student)
+with compress.four_bits(used_to_it):
+    training.train(used_to_it, small_tokenizer, again, "four bits", distillation_loss(**ways[best]), **more)
+bits["rounded while it learned"] = exam(used_to_it).rows["exact"]
+del used_to_it
+plots.show(
+    plots.shares(bits, "exact match on held-out messages in % (line: 95 % interval)"),
+    takeaway="What rounding costs, afterwards and while it learns",
+    alt="Bar chart of exact match on held-out messages for the student not rounded, rounded afterwards, rounded while it learned.",
+)
+
+# %% [markdown]
+# A few steps, and intervals to match. What is deployed may as well learn on for a whole pass with every weight on its four-bit grid:
+
+# %%
+student = goes_on
+del listener, goes_on
 with compress.four_bits(student):
     training.train(
         student,
         small_tokenizer,
         studied,
-        label="four bits",
+        label="all lessons, four bits",
         loss=distillation_loss(**ways[best]),
         num_train_epochs=1,
         learning_rate=student_rate / 3,
         seed=run.seed + 1,
     )
-
-bits["rounded while it learned"] = exam(student).rows["exact"]
-plots.show(
-    plots.shares(bits, "exact match on held-out messages in % (line: 95 % interval)"),
-    takeaway="What rounding costs, afterwards and while it learns",
-    alt="Bar chart of exact match on held-out messages for the student with 32 bits, rounded afterwards, rounded while it learned.",
-)
-
-# %% [markdown]
-# (All three answered with the arithmetic of 2.3.) The last bar had one pass more than the others, so it does not show what the rounding alone costs. What it shows is where the student stands now,
-# with every weight on its four-bit grid:
 
 # %%
 row = student.model.layers[0].mlp.up_proj.weight[0, :32]  # one block of weights
@@ -665,9 +707,7 @@ print(len(row.unique()), "different numbers among 32 weights; four bits can tell
 print("this block can be stored in four bits:", len(row.unique()) <= 16)
 
 # %%
-pupil = copy.deepcopy(student).to(small_teacher.dtype)
-student_said = evaluate.generate(pupil, small_tokenizer, chats)
-student_scores = evaluate.score(desk.task, tests, student_said)
+student_scores = exam(student, tests)
 student_scores.table().round(3)
 
 # %% [markdown]
@@ -778,11 +818,9 @@ artifacts.manifest(run, "student")["metrics"]
 # Cut again, this time from the student: every second of its layers, and then every second of those. Each smaller student learns all lessons once more, with
 # rounded weights. **Predict:** what do fewer layers cost in points, and what do they save in milliseconds?
 
+
 # %%
-folders, fp32 = {len(keep): run.artifacts / "student"}, {len(keep): student_scores}
-layers = list(range(len(keep)))
-while len(folders) < 3 and len(layers) > 3:
-    layers = [0, *layers[2:-1:2], layers[-1]]
+def cut_again(layers):
     smaller = compress.keep_layers(student, layers)
     smaller.get_input_embeddings().weight.requires_grad_(False)
     known = {new: places[old] for new, old in enumerate(layers) if old in places} | {-1: -1}
@@ -790,13 +828,21 @@ while len(folders) < 3 and len(layers) > 3:
     more = {"num_train_epochs": 1, "learning_rate": student_rate, "seed": run.seed}
     with compress.four_bits(smaller):
         training.train(smaller, small_tokenizer, studied, f"{len(layers)} layers", loss, **more)
-    pupil = copy.deepcopy(smaller).to(small_teacher.dtype)
-    fp32[len(layers)] = evaluate.score(desk.task, tests, evaluate.generate(pupil, small_tokenizer, chats))
-    with artifacts.save(run, f"student-{len(layers)}-layers") as folder:
+    return smaller
+
+
+# %%
+folders, fp32 = {len(keep): run.artifacts / "student"}, {len(keep): student_scores}
+layers = list(range(len(keep)))
+while len(folders) < 3 and len(layers) > 3:
+    layers = [0, *layers[2:-1:2], layers[-1]]
+    name, smaller = f"student-{len(layers)}-layers", cut_again(layers)
+    fp32[len(layers)] = exam(smaller, tests)
+    with artifacts.save(run, name) as folder:
         smaller.save_pretrained(folder)
         small_tokenizer.save_pretrained(folder)
-    folders[len(layers)] = run.artifacts / f"student-{len(layers)}-layers"
-del pupil, studied
+    folders[len(layers)] = run.artifacts / name
+del studied  # the largest thing in memory, and done with
 
 # %% [markdown]
 # Each of them also as it will be deployed, with four bits in ONNX Runtime GenAI (chapter 4 looks into that). The int4 file answers
@@ -1020,28 +1066,61 @@ check(
 #
 # ### Exercise 2.4: write it
 #
-# Write `soften(logits, temperature)`: probabilities from logits divided by a temperature. With temperature 1 it is
-# softmax; a high temperature makes every token nearly as likely as the next.
+# Between the forward and the reverse divergence lies a third: compare each distribution with their *mixture*, half of the one and half of
+# the other, and take the mean of the two divergences (Jensen-Shannon). Write `between(student_logits, teacher_logits)` that returns it, in nats.
 
 # %% tags=["exercise"]
-soften = ...
+between = ...
 
 # %% tags=["check"]
-toy = torch.tensor([[2.0, 0.0, -1.0]])
+from scipy.spatial.distance import jensenshannon  # the root of it
+
+toys = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 1.0]])
+apart = jensenshannon(*(toy[0].softmax(-1) for toy in toys)) ** 2
 check(
     "2.4",
-    soften,
-    lambda f: torch.allclose(f(toy, 1.0), toy.softmax(-1)) and float(f(toy, 100.0).max()) < 0.35,
-    hint="Divide first, then softmax over the last dimension.",
-    why="Temperature decides how much of the teacher's doubts the student gets to see.",
+    between,
+    lambda f: abs(float(f(*toys)) - apart) < 1e-4 and abs(float(f(toys[0], toys[0]))) < 1e-5,
+    hint="Softmax both, average them to the mixture; then sum p * (log p - log mixture), for each of the two.",
+    why="It never becomes infinite and treats both alike; TRL's trainer in 2.8 calls it beta = 0.5.",
 )
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
-# def soften(logits, temperature):
-#     return (logits / temperature).softmax(-1)
+# def between(student_logits, teacher_logits):
+#     both = [student_logits.softmax(-1), teacher_logits.softmax(-1)]
+#     mixture = (both[0] + both[1]) / 2
+#     return sum((p * (p.log() - mixture.log())).sum(-1).mean() for p in both) / 2
+# ```
+# </details>
+#
+# ### Exercise 2.5: who is on the frontier?
+#
+# A system is on the frontier of 2.12 if no other has smaller model files *and* a better exact match. Collect the names of those
+# that are, from the table `speed`.
+
+# %% tags=["exercise"]
+on_the_frontier = ...
+
+# %% tags=["check"]
+rows = list(zip(speed.index, speed["model files, MB"], speed["exact match, %"], strict=True))
+unbeaten = {name for name, size, hits in rows if not any(s < size and h > hits for _, s, h in rows)}
+check(
+    "2.5",
+    on_the_frontier,
+    lambda names: set(names) == unbeaten,
+    hint="For each row of speed: is there a row with fewer MB and a higher exact match? If not, keep its name.",
+    why="Everything else can be dropped from the meeting: somebody offers more for less.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# size, hits = speed["model files, MB"], speed["exact match, %"]
+# on_the_frontier = [name for name in speed.index if not ((size < size[name]) & (hits > hits[name])).any()]
 # ```
 # </details>
 #

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from slmops_lab import measure
+from slmops_lab.settings import CourseError
 from slmops_lab.tasks import Enum
 from slmops_lab.training import prompt_ids
 
@@ -255,12 +256,15 @@ def word_counter(task, train, texts, pairs=False):
     Enum fields: logistic regression on the presence of words (scikit-learn); pairs=True makes it
     stronger, with word pairs and tf-idf weights. Copy fields: the first piece of the text that has
     the shape of a value seen in training. answers is a list of dicts, confidences a list of
-    probabilities, each the product over the enum fields.
+    probabilities, each the product over the enum fields. Raises CourseError where there is nothing
+    to count: no labelled record, or none with a word of two letters.
     """
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    if not train:
+        raise CourseError("There is no labelled message to count words in.")
     if not texts:
         return [], []
     answers, sure = [{} for _ in texts], numpy.ones(len(texts))
@@ -269,7 +273,11 @@ def word_counter(task, train, texts, pairs=False):
         if isinstance(field, Enum) and len(set(labels)) > 1:
             words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) if pairs else CountVectorizer(binary=True)
             model = make_pipeline(words, LogisticRegression(C=30 if pairs else 1, max_iter=1000))
-            chances = model.fit([record["text"] for record in train], labels).predict_proba(texts)
+            try:
+                model.fit([record["text"] for record in train], labels)
+            except ValueError as error:  # scikit-learn's "empty vocabulary"
+                raise CourseError("No labelled message has a word of two letters or more to count.") from error
+            chances = model.predict_proba(texts)
             values = model.classes_[chances.argmax(axis=1)]
             sure *= chances.max(axis=1)
         elif isinstance(field, Enum):

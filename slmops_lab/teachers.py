@@ -1,7 +1,8 @@
 """Teachers: whoever answers messages so that a student can learn from the answers.
 
-A teacher has a `name` and `ask(task, texts)`, which returns one `Said` for each text, in order. Two
-kinds are here: a tuned model of our own, and any endpoint that speaks OpenAI's chat protocol.
+A teacher has a `name` and `ask(task, texts)`, which returns one `Said` for each text, in order. The
+kinds are here: a tuned model of our own, any endpoint that speaks OpenAI's chat protocol, a counter
+of words, and a panel of several of them with a rule.
 """
 
 import hashlib
@@ -57,6 +58,37 @@ class LocalTeacher:
             temperature=self.temperature,
         )
         return [Said(text, math.exp(log_prob)) for text, log_prob in zip(said, log_probs, strict=True)]
+
+
+@dataclass
+class WordCounter:
+    """A weak teacher that costs nothing: `evaluate.word_counter` on labelled records.
+
+    It is fitted anew whenever it is asked, which takes a second or so for a thousand records.
+    """
+
+    labelled: list
+    pairs: bool = False
+    name: str = "word counter"
+
+    def ask(self, task, texts):
+        """A list of `Said`; the confidence is about the fields with listed values only."""
+        answers, sure = evaluate.word_counter(task, self.labelled, texts, self.pairs)
+        return [Said(task.write(answer), confidence) for answer, confidence in zip(answers, sure, strict=True)]
+
+
+@dataclass
+class Panel:
+    """Several teachers, and a rule that makes one answer of theirs: choose(said, said, ...) -> `Said`."""
+
+    members: list
+    choose: object
+    name: str = "panel"
+
+    def ask(self, task, texts):
+        """A list of `Said`. Every member is asked about every text, in the order of the members."""
+        told = [member.ask(task, texts) for member in self.members]
+        return [self.choose(*said) for said in zip(*told, strict=True)]
 
 
 @dataclass

@@ -358,3 +358,60 @@ def test_a_drawn_answer_differs_from_draw_to_draw(colours, tiny):
     assert drawn.ask(task, ["I like red"]) != drawn.ask(task, ["I like red"])
     likeliest = teachers.LocalTeacher(*tiny)
     assert likeliest.ask(task, ["I like red"]) == likeliest.ask(task, ["I like red"])
+
+
+@pytest.fixture
+def sky(colours):
+    """(task, labelled records): the word says the kind."""
+    words = [("sun", "warm"), ("ice", "cold")]
+    return tasks.load(colours), [
+        {"text": f"{word} {code} now", "answer": {"kind": kind, "word": code}}
+        for word, kind in words
+        for code in ("AB-12", "XY-98")
+    ]
+
+
+def test_a_word_counter_is_a_teacher(sky):
+    task, labelled = sky
+    counter = teachers.WordCounter(labelled)
+    clear, torn = counter.ask(task, ["ice ice CD-77", "sun or ice"])
+    assert task.read(clear.text).answer == {"kind": "cold", "word": "CD-77"}
+    assert torn.confidence == pytest.approx(0.5, abs=0.01) and torn.confidence < clear.confidence < 1
+    pool = [{"id": "1", "text": "ice CD-77"}, {"id": "2", "text": "sun or ice"}]
+    sure, doubtful = distill.label(counter, task, pool, least_sure=0.51)
+    assert sure.answer == {"kind": "cold", "word": "CD-77"}
+    assert doubtful.problem == "not sure enough"
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"), [([], "no labelled message"), (["a AB-12", "b"], "word of two letters")]
+)
+def test_a_word_counter_without_words(colours, texts, sentence):
+    kinds = ["warm", "cold"]
+    labelled = [{"text": "a" if i else "b", "answer": {"kind": kinds[i], "word": None}} for i, _ in enumerate(texts)]
+    with pytest.raises(CourseError, match=sentence):
+        teachers.WordCounter(labelled).ask(tasks.load(colours), ["sun"])
+
+
+def test_a_panel_answers_by_its_rule(sky):
+    task, labelled = sky
+
+    class Stubborn:
+        name = "stubborn"
+
+        def ask(self, task, texts):
+            return [teachers.Said('{"kind":"warm","word":null}', 0.6) for _ in texts]
+
+    def surer(*said):
+        return max(said, key=lambda one: one.confidence)
+
+    panel = teachers.Panel([Stubborn(), teachers.WordCounter(labelled)], surer, name="the surer")
+    ice, nothing = distill.label(panel, task, [{"id": "1", "text": "ice ice ice AB-12"}, {"id": "2", "text": "hm"}])
+    assert ice.answer == {"kind": "cold", "word": "AB-12"} and ice.confidence > 0.6
+    assert nothing.answer == {"kind": "warm", "word": None} and nothing.confidence == 0.6
+    with pytest.raises(CourseError, match="None of the 1 answers of the teacher 'the surer' can be used"):
+        distill.label(
+            teachers.Panel([Stubborn()], lambda one: teachers.Said(None, problem="no"), "the surer"),
+            task,
+            [{"id": "1", "text": "x"}],
+        )
