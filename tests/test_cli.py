@@ -177,7 +177,8 @@ def test_data_import(tmp_path):
 def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endpoint, monkeypatch):
     """A folder made from a CSV file, one enum field; a random model, so every answer of its own is wrong.
 
-    The pool is labelled by a teacher elsewhere, as the README has it.
+    A teacher elsewhere is measured on the labelled messages that are kept back, and labels the pool, together
+    with the word counters, as the README has it.
     """
     source = tmp_path / "in.csv"
     rows = [f"please look at case {i} in town {i * 7},topic {i % 3}" for i in range(60)]
@@ -193,11 +194,11 @@ def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endp
     build = Path(os.environ["SLMOPS_BUILD"]) / "quick"
     ledger = (build / "claims.json").read_text()
     assert '"accuracy-kept"' in ledger and '"lora-params"' in ledger
-    pool = sum(1 for _ in open(tmp_path / "mine" / "pool.jsonl"))
-    assert len(server.seen) == pool and server.seen[0][1]["model"] == "big"
+    pool, judges = sum(1 for _ in open(tmp_path / "mine" / "pool.jsonl")), 30 - 24
+    assert len(server.seen) == judges + pool and server.seen[0][1]["model"] == "big"
     shown = (build / "notebooks" / "02_distillation.ipynb").read_text()
-    assert f"asked big: {pool} of {pool} messages Usage(requests={pool}" in shown and "secret-key" not in shown
-    assert f"{24 + pool - 1} lessons" in shown, "a fifth judges, and the prose of the teacher is no lesson"
+    assert f"big, word pairs and single words answered {judges} messages" in shown
+    assert f": {pool} of {pool} messages Usage(requests={judges + pool}" in shown and "secret-key" not in shown
 
 
 def test_a_student_deeper_than_its_teacher_stops_before_the_work(colours, tiny_folder):
