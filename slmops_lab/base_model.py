@@ -61,11 +61,12 @@ def fetch(name="smollm2-135m"):
     )
 
 
-def open_model(folder, dtype="float32"):
+def open_model(folder, dtype="float32", quantization=None):
     """Folder -> (model in evaluation mode, tokenizer that pads on the left).
 
-    dtype: 'float32' or 'bfloat16'. Raises CourseError where the folder holds no whole model or the
-    tokenizer has no chat template.
+    dtype: 'float32' or 'bfloat16'. quantization: one of transformers' quantization configs, such as
+    BitsAndBytesConfig, to keep the weights in fewer bits. Raises CourseError where the folder holds
+    no whole model or the tokenizer has no chat template.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -73,7 +74,8 @@ def open_model(folder, dtype="float32"):
     _checked_folder(Path(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        fewer_bits = {"quantization_config": quantization} if quantization else {}
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **fewer_bits)
     except Exception as error:  # safetensors, JSON and transformers all raise their own kinds
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CourseError(f"The model in {folder} cannot be opened: {first}") from error

@@ -60,6 +60,22 @@ def load(folder):
     return Dataset(folder, task, **splits)
 
 
+def replies(folder, split):
+    """What a person wrote for some messages of a split: {message id: {'reply', 'summary'}}.
+
+    Empty where the folder has no replies/SPLIT.jsonl. Raises CourseError on a line that cannot be read.
+    """
+    path, written = Path(folder) / "replies" / f"{split}.jsonl", {}
+    if not path.is_file():
+        return written
+    for number, record, what in _records(path):
+        texts = [record.get(key) for key in ("id", "reply", "summary")] if isinstance(record, dict) else []
+        if what or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise CourseError(f"{path}:{number}: {what or 'a line needs the texts id, reply and summary'}.")
+        written[record["id"]] = {"reply": record["reply"], "summary": record["summary"]}
+    return written
+
+
 def check(folder):
     """Every `Problem` of a data folder, file by file. Raises CourseError only for the schema."""
     return _read(Path(folder))[2]

@@ -9,7 +9,7 @@ from scipy import stats
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from slmops_lab import measure
+from slmops_lab import measure, training
 from slmops_lab.settings import CourseError
 from slmops_lab.tasks import Enum
 from slmops_lab.training import prompt_ids
@@ -95,6 +95,28 @@ def _contiguous(head, inputs):
     contiguous, unless a gradient is wanted.
     """
     return tuple(states.contiguous() for states in inputs)
+
+
+@torch.inference_mode()
+def nats(model, tokenizer, examples, batch_size=16):
+    """What the right answers cost a model: a list, for each encoded example, of -log P(answer with its end).
+
+    In nats; divided by its tokens and put into exp it is the perplexity of an answer.
+    """
+    batch_of, head = training.collate(tokenizer), model.get_output_embeddings()
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    costs = [0.0] * len(examples)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.fast_bf16()):
+            done = training.forward(model, batch_of([examples[i] for i in chosen]))
+            log_probs = head(done.states).float().log_softmax(-1)
+        gained = log_probs.gather(1, done.targets[:, None])[:, 0]
+        answers = [sum(t != training.IGNORE for t in examples[i]["labels"]) for i in chosen]
+        for i, own in zip(chosen, gained.split(answers), strict=True):
+            costs[i] = -float(own.double().sum())
+    measure.give_back()
+    return costs
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as pyplot
 from IPython.display import Image, display
 from matplotlib import ticker
+from transformers import TrainerCallback
 
 from slmops_lab import evaluate
 
@@ -85,6 +86,42 @@ def curve(history, unit="loss per answer token (nats)"):
     axis.plot(history["step"], history["loss"], marker=".")
     axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
     return figure
+
+
+def lines(series, xlabel, ylabel, log=False):
+    """One line with marks per {label: (xs, ys)}; log makes the x axis logarithmic. Returns the figure."""
+    figure, axis = pyplot.subplots()
+    for (label, (xs, ys)), marker in zip(series.items(), "os^Dvp", strict=False):
+        axis.plot(xs, ys, marker=marker, label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log"} if log else {"ylim": (0, None)}))
+    if len(series) > 1:
+        axis.legend(frameon=False)
+    return figure
+
+
+class LiveCurve(TrainerCallback):
+    """A figure under the cell, drawn anew whenever a training logs: its loss, and the held-out loss where it is taken.
+
+    Give it to `training.train(callbacks=[...])`. takeaway and alt as in `show`.
+    """
+
+    def __init__(self, takeaway, alt):
+        self.takeaway, self.alt, self.handle = takeaway, alt, None
+
+    def on_log(self, args, state, control, **kwargs):
+        series = {}
+        for label, key in {"lessons": "loss", "held out": "eval_loss"}.items():
+            points = [(entry["step"], entry[key]) for entry in state.log_history if key in entry]
+            if points:
+                series[label] = tuple(zip(*points, strict=True))
+        if not series:
+            return
+        figure = lines(series, "training step", "loss per answer token (nats)")
+        image = Image(png(figure, self.takeaway), format="png", alt=self.alt)
+        if self.handle is None:
+            self.handle = display(image, display_id=True)
+        else:
+            self.handle.update(image)
 
 
 def pairs(values, counts, unit):

@@ -34,9 +34,12 @@ class TorchRuntime:
 
 
 class GenAIRuntime:
-    """ONNX Runtime GenAI, from a folder that `export.to_onnx` made."""
+    """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
 
-    def __init__(self, folder):
+    adapters: {name: adapter file}, of which each request may choose one.
+    """
+
+    def __init__(self, folder, adapters=None):
         import onnxruntime_genai as og
 
         if not (Path(folder) / "genai_config.json").is_file():
@@ -49,9 +52,19 @@ class GenAIRuntime:
         self.tokenizer = og.Tokenizer(self.model)
         told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
         self.positions = told["model"]["context_length"]
+        self.names = list(adapters or {})
+        if adapters:
+            self.adapters = og.Adapters(self.model)
+            for name, file in adapters.items():
+                self.adapters.load(str(file), name)
 
-    def generate(self, chat, max_new_tokens=64):
-        """Answer to a list of {'role', 'content'} as text. Raises CourseError on a chat that is too long."""
+    def generate(self, chat, max_new_tokens=64, adapter=None):
+        """Answer to a list of {'role', 'content'} as text, with an adapter or with the base alone.
+
+        Raises CourseError on a chat that is too long, and on an adapter that was not loaded.
+        """
+        if adapter is not None and adapter not in self.names:
+            raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
         prompt = self.tokenizer.apply_chat_template(json.dumps(chat), add_generation_prompt=True)
         ids = self.tokenizer.encode(prompt)
         if len(ids) + max_new_tokens > self.positions:
@@ -62,6 +75,8 @@ class GenAIRuntime:
         params = self._og.GeneratorParams(self.model)
         params.set_search_options(max_length=len(ids) + max_new_tokens, do_sample=False)
         generator = self._og.Generator(self.model, params)
+        if adapter is not None:
+            generator.set_active_adapter(self.adapters, adapter)
         generator.append_tokens(ids)
         while not generator.is_done():
             generator.generate_next_token()

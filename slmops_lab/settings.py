@@ -5,6 +5,7 @@ transformers, onnxruntime and the rest: most of them read these once, at import.
 """
 
 import hashlib
+import logging
 import os
 import random
 import time
@@ -50,6 +51,8 @@ def quiet():
 
 
 quiet()
+# bitsandbytes would like a package that fetches code from a hub; what is built in does the work
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # PEFT asks transformers by the old name; nothing that a reader of a notebook can do about it
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing. is deprecated", category=FutureWarning)
 

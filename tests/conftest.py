@@ -50,7 +50,7 @@ def tiny_folder(tmp_path_factory, tokenizer):
         intermediate_size=64,
         num_hidden_layers=4,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=4,  # so that every matrix can have a rank of 16
         vocab_size=len(tokenizer),
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

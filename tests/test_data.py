@@ -158,3 +158,20 @@ def test_import_refuses_labels_and_numbers_that_cannot_be(tmp_path):
     write_records(tmp_path / "mine", [])
     with pytest.raises(CourseError, match="exists already"):
         data.import_csv(source, "message", "label", tmp_path / "mine")
+
+
+def test_replies_by_message(colours):
+    assert data.replies(colours, "train") == {}
+    (colours / "replies").mkdir()
+    path = colours / "replies" / "train.jsonl"
+    path.write_text('{"id": "train-0", "reply": "On its way.", "summary": "Where is it?"}\n')
+    assert data.replies(colours, "train") == {"train-0": {"reply": "On its way.", "summary": "Where is it?"}}
+    for line, sentence in {
+        '{"id": "train-1", "reply": "On its way."}': "train.jsonl:2: a line needs the texts id, reply and summary.",
+        '{"id": "train-1", "reply": " ", "summary": "x"}': "train.jsonl:2: a line needs the texts",
+        "[1]": "train.jsonl:2: a line needs the texts",
+        "{": r"train.jsonl:2: no valid JSON \(",
+    }.items():
+        path.write_text('{"id": "train-0", "reply": "On its way.", "summary": "Where is it?"}\n' + line + "\n")
+        with pytest.raises(CourseError, match=sentence):
+            data.replies(colours, "train")

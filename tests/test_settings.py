@@ -76,6 +76,11 @@ if sys.argv[1] == "attempt":
         socket.create_connection(("192.0.2.1", 80), 1)
     except OSError:
         pass
+elif sys.argv[1] == "python":
+    try:
+        exec(sys.argv[2])
+    except SystemExit:
+        pass
 else:
     from slmops_lab import runtime
     chat = [{"role": "user", "content": "hello"}]
