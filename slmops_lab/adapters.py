@@ -4,6 +4,7 @@ What a chapter teaches about them stands in its cells; here is what goes wrong, 
 a fresh process for a training whose memory is to be measured.
 """
 
+import copy
 import time
 from pathlib import Path
 
@@ -27,24 +28,34 @@ def attach(model, config):
     rank = getattr(config, "r", None)
     if rank is not None and rank < 1:
         raise CourseError(f"Rank {rank} leaves an adapter nothing to learn with: give 1 or more.")
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    if rank is not None and rank > min((min(m.in_features, m.out_features) for m in linear.values()), default=rank):
+        _refuse_rank(model, config, rank)
     try:
-        adapted = get_peft_model(model, config)
+        return get_peft_model(model, config)
     except ValueError as error:
         if "odules" not in str(error):
             raise
-        linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        known = sorted({name.rsplit(".", 1)[-1] for name in linear})
         wanted = config.target_modules if isinstance(config.target_modules, str) else sorted(config.target_modules)
         raise CourseError(
-            f"The target modules {wanted} name nothing in this model: it has {', '.join(linear)}."
+            f"The target modules {wanted} name nothing in this model: it has {', '.join(known)}."
         ) from None
-    for name, layer in adapted.named_modules():
-        if isinstance(layer, LoraLayer) and rank > min(layer.in_features, layer.out_features):
-            adapted.unload()
+
+
+def _refuse_rank(model, config, rank):
+    """Raise CourseError where one of the matrices that config names is too small for the rank."""
+    probe = copy.deepcopy(config)
+    probe.r = 1  # which matrices it names, at little cost
+    adapted = attach(model, probe)
+    layers = {n.rsplit(".", 1)[-1]: m for n, m in adapted.named_modules() if isinstance(m, LoraLayer)}
+    adapted.unload()
+    for name, layer in layers.items():
+        if rank > (most := min(layer.in_features, layer.out_features)):
             raise CourseError(
                 f"Rank {rank} is more than a matrix of {layer.out_features} x {layer.in_features} can have "
-                f"({name.rsplit('.', 1)[-1]}): give at most {min(layer.in_features, layer.out_features)}."
+                f"({name}): give at most {most}."
             )
-    return adapted
 
 
 def open_adapter(model, folder):
