@@ -1054,7 +1054,7 @@ print(f"stopped after step {told.index[-1]} of {12 * often}; the weights of step
 told.round(3).to_frame().T
 
 # %% [markdown]
-# The same numbers are in TensorBoard's files (`tensorboard --logdir artifacts/...` draws them in a browser):
+# The same numbers are in TensorBoard's files. While a training runs, `tensorboard --logdir FOLDER` draws them in a browser; here we read them:
 
 # %%
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

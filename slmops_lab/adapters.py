@@ -72,6 +72,7 @@ def open_adapter(model, folder):
     except Exception as error:  # safetensors, JSON and PEFT all raise their own kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CourseError(f"The adapter in {folder} cannot be opened: {reason}") from error
+    config.base_model_name_or_path = getattr(model, "name_or_path", None)  # PEFT would remark on another path
     adapted = attach(model, config)
     shapes = {name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(adapted).items()}
     wrong = [n for n in sorted(shapes.keys() | stored) if n not in stored or shapes.get(n) != tuple(stored[n].shape)]
@@ -81,8 +82,9 @@ def open_adapter(model, folder):
             shapes.get(wrong[0], "nothing"),
             tuple(stored[wrong[0]].shape) if wrong[0] in stored else "nothing",
         )
+        where = wrong[0].removeprefix("base_model.model.")
         raise CourseError(
-            f"The adapter in {folder} was made for another base: at {wrong[0]} it has {there}, this model takes {here}."
+            f"The adapter in {folder} was made for another base: at {where} it has {there}, this model takes {here}."
         )
     set_peft_model_state_dict(adapted, stored)
     return adapted.eval()
