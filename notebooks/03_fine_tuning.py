@@ -612,7 +612,8 @@ def marks_of(name, job):
 pandas.DataFrame({name: marks_of(name, job) for name, job in jobs.items()}).T.round(2)
 
 # %% [markdown]
-# Read two of the replies before you read the numbers. Would you send them? Section 3.12 shows what the overlap does not see.
+# Read two of the replies before you read the numbers. Would you send them? Section 3.12 shows what the overlap does not see. And compare the sorter with
+# always saying the commonest label, and with that field in the table of 3.3, which comes from many more lessons: the shortest answer is not the easiest to learn.
 #
 # ## 3.7 Microsoft Olive
 #
@@ -977,7 +978,8 @@ rows = pandas.DataFrame({name: diet_costs[name] for name in ("all", "rare label 
 rows.groupby(pandas.Series(is_rare).map({True: f"{rare}", False: "all others"})).agg(["mean", "count"]).round(2)
 
 # %% [markdown]
-# Nats per right answer again. What the rare label gains, the others pay for: a weight is a decision about whose mistakes cost more, not a free gain.
+# Nats per right answer again. Did the rare label gain, and did the others pay for it? So few messages swing widely; the intervals of 3.8 say how much. A weight is a
+# decision about whose mistakes cost more, and should be made by whoever pays for them.
 #
 # ## 3.12 When a measure misleads
 #
