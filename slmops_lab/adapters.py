@@ -78,10 +78,8 @@ def open_adapter(model, folder):
     wrong = [n for n in sorted(shapes.keys() | stored) if n not in stored or shapes.get(n) != tuple(stored[n].shape)]
     if wrong:
         adapted.unload()
-        here, there = (
-            shapes.get(wrong[0], "nothing"),
-            tuple(stored[wrong[0]].shape) if wrong[0] in stored else "nothing",
-        )
+        here = shapes.get(wrong[0], "nothing")
+        there = tuple(stored[wrong[0]].shape) if wrong[0] in stored else "nothing"
         where = wrong[0].removeprefix("base_model.model.")
         raise CourseError(
             f"The adapter in {folder} was made for another base: at {where} it has {there}, this model takes {here}."

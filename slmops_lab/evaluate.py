@@ -12,7 +12,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from slmops_lab import measure, training
 from slmops_lab.settings import CourseError
 from slmops_lab.tasks import Enum
-from slmops_lab.training import prompt_ids
 
 
 def generate(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering"):
@@ -34,7 +33,7 @@ def generate_scored(model, tokenizer, chats, max_new_tokens=64, batch_size=32, l
 
 @torch.inference_mode()
 def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
-    prompts = [prompt_ids(tokenizer, chat) for chat in chats]
+    prompts = [training.prompt_ids(tokenizer, chat) for chat in chats]
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     texts, log_probs = [""] * len(prompts), [0.0] * len(prompts)
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}

@@ -1,6 +1,7 @@
 """Hugging Face folder -> folder that ONNX Runtime GenAI loads."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,10 +36,8 @@ def with_adapters(model_folder, adapters, out, precision="int4"):
     out, first = Path(out), next(iter(adapters.values()))
     with tempfile.TemporaryDirectory() as scratch:
         # quantized adapters could not be left away again, so their two products stay as they are
-        names = [_graph_name(name).removesuffix(".weight") for name in _stored(first)]
-        kept = ",".join(
-            "/" + name.replace("layers.", "layers_").replace(".", "/").replace("layers_", "layers.") for name in names
-        )
+        nodes = [_graph_name(name).removesuffix(".weight") for name in _stored(first)]
+        kept = ",".join("/" + re.sub(r"\.(?!\d)", "/", node) for node in nodes)  # /model/layers.0/attn/...
         _build(model_folder, Path(scratch) / "built", precision, adapter_path=first, nodes_to_exclude=kept)
         making = ["generate-adapter", "-m", Path(scratch) / "built", "--adapter_type", "lora"]
         making += ["--adapter_format", "onnx_adapter", "-o", out.resolve()]

@@ -24,11 +24,13 @@ def olive(*arguments, makes, folder):
     folder, log, made = Path(folder), Path(folder) / "olive.log", Path(folder) / makes
     folder.mkdir(parents=True, exist_ok=True)
     made.unlink(missing_ok=True)
+    cache = folder / ".olive-cache"  # kept from run to run by names that leave versions out: not to be used again
+    shutil.rmtree(cache, ignore_errors=True)
     command = [sys.executable, "-m", "slmops_lab.olive_shim", *map(str, arguments)]
+    quiet = os.environ | {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
     with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=_environment())
-    # what Olive keeps from run to run goes by names that leave versions out
-    shutil.rmtree(folder / ".olive-cache", ignore_errors=True)
+        done = subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=quiet)
+    shutil.rmtree(cache, ignore_errors=True)
     if not made.is_file():
         raise CourseError(
             f"`olive {arguments[0]}` ended with exit code {done.returncode} and left no {makes}: "
@@ -37,7 +39,7 @@ def olive(*arguments, makes, folder):
     return made
 
 
-def run(workflow, folder, makes="model.onnx"):
+def run(workflow, folder):
     """Run a whole workflow (a dict, as in a JSON file): (folder of the model it made, its metrics).
 
     metrics: {name: value}, of the evaluators in the workflow. Raises CourseError as `olive` does.
@@ -46,14 +48,10 @@ def run(workflow, folder, makes="model.onnx"):
     folder.mkdir(parents=True, exist_ok=True)
     config = {**workflow, "output_dir": "out", "cache_dir": ".olive-cache"}
     (folder / "workflow.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    made = olive("run", "--config", "workflow.json", makes=Path("out") / makes, folder=folder)
+    made = olive("run", "--config", "workflow.json", makes="out/model.onnx", folder=folder)
     told = made.with_name("metrics.json")
     metrics = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     return made.parent, {name: one["value"] for name, one in metrics.items()}
-
-
-def _environment():
-    return os.environ | {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def _reason(log):

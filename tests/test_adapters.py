@@ -16,7 +16,7 @@ from test_models import CHATS, examples
 from test_settings import native
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from slmops_lab import adapters, base_model, evaluate, export, olive_shim, runtime, training, workflows
+from slmops_lab import adapters, base_model, evaluate, export, olive_shim, runtime, settings, training, workflows
 from slmops_lab.settings import CourseError
 
 USUAL = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "seed": 3}
@@ -268,7 +268,7 @@ def workflow(tiny_folder, tmp_path):
     folder.mkdir()
     chat = [*CHATS[0], {"role": "assistant", "content": "warm"}]
     (folder / "lessons.jsonl").write_text((json.dumps({"messages": chat}) + "\n") * 4)
-    text = (olive_shim.settings.ROOT / "notebooks/olive_workflow.json").read_text()
+    text = (settings.ROOT / "notebooks/olive_workflow.json").read_text()
     config = json.loads(text)
     config["input_model"]["model_path"] = str(tiny_folder)
     config["data_configs"][1]["load_dataset_config"]["model_name"] = str(tiny_folder)
@@ -285,6 +285,8 @@ def test_the_workflow_file_makes_a_model(workflow):
 def test_olive_that_fails_says_so(workflow):
     config, folder = workflow
     config["data_configs"][0]["load_dataset_config"]["data_files"] = "nowhere.jsonl"
+    (folder / "out").mkdir()
+    (folder / "out" / "model.onnx").write_text("left by an earlier run, which went well")
     with pytest.raises(
         CourseError, match=r"`olive run` ended with exit code \d+ and left no .*model.onnx: .*olive.log"
     ):

@@ -29,8 +29,9 @@ def by_trl(model, tokenizer, task, records):
         for r in records
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        config = SFTConfig(scratch, num_train_epochs=1, use_cpu=True, report_to="none", save_strategy="no")
-        config.disable_tqdm = True
+        config = SFTConfig(
+            scratch, num_train_epochs=1, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True
+        )
         trainer = SFTTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
         trainer.train()
 
