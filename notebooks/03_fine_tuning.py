@@ -795,8 +795,8 @@ for name, records in diets.items():
 compared(diet_costs).round(2)
 
 # %% [markdown]
-# One seed, few lessons: if the intervals hold zero, this budget cannot tell. What it does show is the size of the effect, against which you weigh the price of a label. Wrong
-# labels hurt the more, the longer you train: they are learned last, by heart.
+# One seed, few lessons: if the intervals hold zero, this budget cannot tell. What it does show is the size of the effect, against which you weigh the price of a label. Expect
+# wrong labels to hurt more in a longer training: networks learn what messages have in common first, and exceptions by heart later ([Arpit et al. 2017](https://arxiv.org/abs/1706.05394)).
 #
 # ## 3.9 Let a search turn the dials
 #
@@ -1384,7 +1384,7 @@ check(
 #
 # - Prompt while the job still changes; tune when it repeats. Shots teach a small model the form, not the judgement.
 # - LoRA leaves the weights alone and trains new ones, a few per cent as many. Rank, scale and place are dials; turn them on held-out messages.
-# - What you gain is memory while training, and what you store and ship; not speed.
+# - What you gain is memory while training, and what you store and ship; the tuned model answers no faster.
 # - Compare methods on one budget and one test, with the interval of the difference; choose on held-out messages.
 # - Each job has its measure, and overlap with a reference is not a fact check.
 # - A training you cannot resume, and a tool whose exit code you trust, will cost you a night.
