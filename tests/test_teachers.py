@@ -14,7 +14,7 @@ import torch
 from conftest import GUARD
 from endpoint import reply
 
-from slmops_lab import data, distill, evaluate, tasks, teachers
+from slmops_lab import data, distill, evaluate, tasks, teachers, training
 from slmops_lab.settings import CourseError
 
 
@@ -318,7 +318,7 @@ def test_confidence_is_the_probability_of_the_whole_answer(colours, tiny):
         torch.manual_seed(1)
         said, log_probs = evaluate.generate_scored(model, tokenizer, chats, 6, label=None, temperature=temperature)
         for chat, text, log_prob in zip(chats, said, log_probs, strict=True):
-            prompt = evaluate.prompt_ids(tokenizer, chat)
+            prompt = training.prompt_ids(tokenizer, chat)
             answer = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(answer) != 6:  # drawn tokens need not be what the tokenizer makes of their text
                 continue
