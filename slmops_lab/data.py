@@ -6,9 +6,12 @@ and optionally pool.jsonl (texts without answers) and drift.jsonl (a shifted tes
 
 import csv
 import json
+import math
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pandas
@@ -51,13 +54,29 @@ class Dataset:
 
 
 def load(folder):
-    """Folder -> `Dataset`. Raises CourseError with the first problem that `check` finds."""
+    """Folder -> `Dataset`. Raises CourseError with the first problem that `check` finds.
+
+    Where a split is sorted by one of the answer's fields, every split is shuffled, always the same
+    way: the chapters take the first so many records of a split, and those must hold every label.
+    """
     folder = Path(folder)
     task, splits, problems = _read(folder)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CourseError(f"{folder / str(problems[0])}{more}; see `slmops data check {folder}`.")
+    if any(_sorted(records, name) for name in task.fields for records in splits.values()):
+        for records in splits.values():
+            random.Random(0).shuffle(records)
     return Dataset(folder, task, **splits)
+
+
+def _sorted(records, field):
+    """Whether neighbours share this field's value far more often than chance would have it."""
+    values = [str(record["answer"][field]) for record in records if "answer" in record]
+    chance = sum((n / len(values)) ** 2 for n in Counter(values).values())
+    pairs = len(values) - 1
+    shared = sum(a == b for a, b in pairwise(values))
+    return pairs > 0 and shared - pairs * chance > 6 * math.sqrt(pairs * chance * (1 - chance) + 1)
 
 
 def replies(folder, split):

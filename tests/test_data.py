@@ -1,5 +1,6 @@
 import csv
 import json
+import random
 
 import pytest
 from conftest import write_records
@@ -55,6 +56,31 @@ def test_broken_line_is_named_with_file_and_line(colours, line, what):
     assert problem.what.startswith(what)
     with pytest.raises(CourseError, match=r"train\.jsonl:3: .*slmops data check"):
         data.load(colours)
+
+
+def sixty_warm_then_sixty_cold():
+    kinds = {"red": "warm", "blue": "cold"}
+    return [
+        {"id": f"{word}-{i}", "text": f"{word} {i}", "answer": {"kind": kind, "word": word}}
+        for word, kind in kinds.items()
+        for i in range(60)
+    ]
+
+
+def test_a_sorted_folder_is_shuffled_the_same_way_each_time(colours):
+    rows = sixty_warm_then_sixty_cold()
+    write_records(colours / "train.jsonl", rows)
+    loaded = data.load(colours).train
+    assert {record["id"] for record in loaded} == {record["id"] for record in rows}
+    assert {record["answer"]["kind"] for record in loaded[:10]} == {"warm", "cold"}
+    assert loaded == data.load(colours).train
+
+
+def test_a_folder_in_any_other_order_stays_as_it_is(colours):
+    rows = sixty_warm_then_sixty_cold()
+    random.Random(1).shuffle(rows)
+    write_records(colours / "train.jsonl", rows)
+    assert data.load(colours).train == rows
 
 
 def test_text_in_two_splits(colours):
