@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slmops_lab import base_model, chapters, claims, settings
+from slmops_lab import base_model, chapters, claims, gate, package, runtime, settings
 from slmops_lab import data as data_folders
+from slmops_lab import serve as serving
 from slmops_lab.settings import CourseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -66,12 +68,12 @@ def _findings():
     yield _finding(room, "free disk", f"{free:.0f} GB at {existing}", "set SLMOPS_HOME to another disk")
     writable = os.access(existing, os.W_OK)
     yield _finding(writable, "model cache", str(settings.home()), "set SLMOPS_HOME to a writable folder")
-    for package in PACKAGES:
+    for name in PACKAGES:
         try:
-            found, good = importlib.metadata.version(package), True
+            found, good = importlib.metadata.version(name), True
         except importlib.metadata.PackageNotFoundError:
             found, good = "missing", False
-        yield _finding(good, package, found, "pip install -r requirements.lock")
+        yield _finding(good, name, found, "pip install -r requirements.lock")
     fetched = (settings.home() / "smollm2-135m" / "config.json").is_file()
     yield _finding(fetched, "base model", "fetched" if fetched else "not yet", "slmops fetch")
     yield _finding(True, "telemetry", "switched off", "")
@@ -141,6 +143,54 @@ def ledger(profile: Annotated[str, typer.Option()] = "full"):
     out.print(table)
 
 
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="an ONNX Runtime GenAI model")],
+    name: Annotated[str, typer.Option(help="what clients call the model")] = "student",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="name=file.onnx_adapter, repeatable: one more model each")
+    ] = None,
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
+    log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
+    queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = serving.Limits.queue,
+    seconds: Annotated[float, typer.Option(min=0.1, help="longest time of a request")] = serving.Limits.seconds,
+):
+    """Serve a model to OpenAI clients; the token is SLMOPS_SERVE_TOKEN, else made up and printed."""
+    secret = None
+    if token and not (secret := os.environ.get(serving.TOKEN_VARIABLE)):
+        secret = secrets.token_urlsafe(24)
+        print(f"Token: {secret}")
+    files = dict(pair.split("=", 1) if "=" in pair else ("", pair) for pair in adapter or [])
+    for adapter_name, file in files.items():
+        if not adapter_name or not Path(file).is_file():
+            raise CourseError(f"'{adapter_name}={file}' is no adapter: write name=FILE of a file that is there.")
+    limits = serving.Limits(queue=queue, seconds=seconds)
+    loaded = runtime.GenAIRuntime(folder, files)
+    hosts = serving.LOOPBACK if host in serving.LOOPBACK else None
+    made = serving.application(loaded, name, secret, limits, log, hosts)
+    serving.serve(made, host, port, secret, seconds)
+
+
+@app.command("gate")
+def release_gate(
+    folder: Annotated[Path, typer.Argument(help="a signed package")],
+    budgets: Annotated[Path, typer.Option(help="YAML file with a budget per profile")],
+    profile: Annotated[str, typer.Option(help="which kind of device")],
+    key: Annotated[Path, typer.Option(help="public key of the signer")],
+):
+    """Verify a package and hold its metrics against a budget; exit code 1 where it may not go out."""
+    told = package.verify(folder, key)
+    rows = gate.check(told["metrics"], gate.load(budgets), profile)
+    for name, row in rows.iterrows():
+        print(f"{'ok' if row['passed'] else 'NO':3} {name}: {row['measured']:.4g} ({row['budget']})")
+    if not rows["passed"].all():
+        failed = ", ".join(rows.index[~rows["passed"].astype(bool)])
+        raise CourseError(f"{told['name']} {told['version']} may not go to '{profile}': {failed}.")
+    print(f"{told['name']} {told['version']} may go to '{profile}'.")
+
+
 @data_app.command("check")
 def data_check(folder: Path):
     """Say, with file and line, what is wrong in a data folder."""
@@ -167,3 +217,7 @@ def data_import(
     made = data_folders.import_csv(csv, text_column, label_column, to, test, labelled, seed)
     sizes = ", ".join(f"{count} {name}" for name, count in made.sizes()["records"].items() if count)
     print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ serves an ONNX model never imports torch.
 """
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -33,6 +34,35 @@ class TorchRuntime:
         self.model = None
 
 
+class Generation:
+    """One answer in the making: iterate over it for its pieces, stop iterating to end it early.
+
+    prompt_tokens is right at once, answer_tokens and finish_reason ('stop', or 'length' where the
+    limit cut it off) when the pieces have ended.
+    """
+
+    def __init__(self, generator, decoder, prompt_tokens, limit, stop=()):
+        self._generator, self._decoder, self._limit, self._stop = generator, decoder, limit, tuple(stop)
+        self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
+
+    def __iter__(self):
+        held = ""  # what may be the beginning of a stop text is not given out yet
+        while not self._generator.is_done() and self.answer_tokens < self._limit:
+            self._generator.generate_next_token()
+            self.answer_tokens += 1
+            held += self._decoder.decode(self._generator.get_next_tokens()[0])
+            if ends := [held.index(text) for text in self._stop if text in held]:
+                self.finish_reason, held = "stop", held[: min(ends)]
+                break
+            keep = max((n for text in self._stop for n in range(1, len(text)) if held.endswith(text[:n])), default=0)
+            piece, held = held[: len(held) - keep], held[len(held) - keep :]
+            if piece:
+                yield piece
+        self.finish_reason = self.finish_reason or ("stop" if self._generator.is_done() else "length")
+        if held:
+            yield held
+
+
 class GenAIRuntime:
     """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
 
@@ -52,38 +82,100 @@ class GenAIRuntime:
         self.tokenizer = og.Tokenizer(self.model)
         told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
         self.positions = told["model"]["context_length"]
+        self._marks = control_marks(folder)
         self.names = list(adapters or {})
         if adapters:
             self.adapters = og.Adapters(self.model)
             for name, file in adapters.items():
                 self.adapters.load(str(file), name)
 
-    def generate(self, chat, max_new_tokens=64, adapter=None):
-        """Answer to a list of {'role', 'content'} as text, with an adapter or with the base alone.
+    def prompt(self, chat):
+        """Chat -> the text that the model reads, in its own chat template."""
+        return self.tokenizer.apply_chat_template(json.dumps(defuse(chat, self._marks)), add_generation_prompt=True)
 
-        Raises CourseError on a chat that is too long, and on an adapter that was not loaded.
+    def count(self, chat):
+        """Number of tokens that a chat is read as."""
+        return len(self.tokenizer.encode(self.prompt(chat)))
+
+    def stream(self, chat, max_new_tokens=64, adapter=None, guidance=None, stop=(), **sampling):
+        """A `Generation`: the answer to a list of {'role', 'content'}, piece by piece.
+
+        guidance: (kind, text), such as ('json_schema', schema as JSON) or ('lark_grammar', grammar):
+        the answer can then be nothing else, unless the limit cuts it off. stop: texts that end the
+        answer. sampling: search options of ONNX Runtime GenAI (temperature, top_p, random_seed);
+        without any, each token is the likeliest. Raises CourseError on a chat that is too long, an
+        adapter that was not loaded and a guidance that cannot be followed.
         """
         if adapter is not None and adapter not in self.names:
             raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
-        prompt = self.tokenizer.apply_chat_template(json.dumps(chat), add_generation_prompt=True)
-        ids = self.tokenizer.encode(prompt)
-        if len(ids) + max_new_tokens > self.positions:
-            raise CourseError(
-                f"The message has {len(ids):,} tokens; with {max_new_tokens} for the answer "
-                f"that is more than the {self.positions:,} positions of this model: shorten it."
-            )
-        params = self._og.GeneratorParams(self.model)
-        params.set_search_options(max_length=len(ids) + max_new_tokens, do_sample=False)
-        generator = self._og.Generator(self.model, params)
-        if adapter is not None:
-            generator.set_active_adapter(self.adapters, adapter)
+        ids = self.tokenizer.encode(self.prompt(chat))
+        self._refuse_too_long(len(ids), max_new_tokens)
+        generator = self._generator(len(ids) + max_new_tokens, adapter, guidance, sampling)
+        generator.append_tokens(ids)
+        return Generation(generator, self.tokenizer.create_stream(), len(ids), max_new_tokens, stop)
+
+    def generate(self, chat, max_new_tokens=64, **how):
+        """The whole answer as text; `how` and errors as in `stream`."""
+        return "".join(self.stream(chat, max_new_tokens, **how))
+
+    def generate_batch(self, chats, max_new_tokens=64, adapter=None):
+        """Answers to several chats at once, the likeliest token each time; errors as in `stream`."""
+        prompts = [self.prompt(chat) for chat in chats]
+        ids = self.tokenizer.encode_batch(prompts)  # (chats, longest prompt), padded
+        length = ids.shape()[1]
+        self._refuse_too_long(length, max_new_tokens)
+        generator = self._generator(length + max_new_tokens, adapter, batch_size=len(chats))
         generator.append_tokens(ids)
         while not generator.is_done():
             generator.generate_next_token()
-        return self.tokenizer.decode(generator.get_sequence(0)[len(ids) :])
+        return [self.tokenizer.decode(generator.get_sequence(i)[length:]) for i in range(len(chats))]
+
+    def _generator(self, max_length, adapter=None, guidance=None, sampling=None, **search):
+        params = self._og.GeneratorParams(self.model)
+        params.set_search_options(max_length=max_length, do_sample=bool(sampling), **(sampling or {}), **search)
+        if guidance is not None:
+            params.set_guidance(*guidance)
+        try:
+            generator = self._og.Generator(self.model, params)
+        except RuntimeError as error:
+            if guidance is None:
+                raise
+            raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0]}.") from error
+        if adapter is not None:
+            generator.set_active_adapter(self.adapters, adapter)
+        return generator
+
+    def _refuse_too_long(self, prompt_tokens, max_new_tokens):
+        if prompt_tokens + max_new_tokens > self.positions:
+            raise CourseError(
+                f"The message has {prompt_tokens:,} tokens; with {max_new_tokens} for the answer "
+                f"that is more than the {self.positions:,} positions of this model: shorten it."
+            )
 
     def close(self):
         self.model = self.tokenizer = None
+
+
+def control_marks(folder):
+    """Regular expression of the marks by which a model's chat template tells its roles apart."""
+    told = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    marks = [token["content"] for token in told.get("added_tokens", []) if token.get("special")]
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
+
+
+def defuse(chat, marks):
+    """The chat with nothing in it that a tokenizer would take for more than text.
+
+    A control mark counts wherever it stands, so whoever writes one into a message could end the turn
+    and speak as the system: it gets a space. A NUL would end the prompt right there, instructions and
+    all: it becomes a space. Half a surrogate pair, which is no character, becomes a question mark.
+    """
+
+    def plain(text):
+        text = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+        return marks.sub(lambda mark: mark[0][0] + " " + mark[0][1:], text)
+
+    return [{**turn, "content": plain(turn["content"])} for turn in chat]
 
 
 class FoundryRuntime:
@@ -97,6 +189,7 @@ class FoundryRuntime:
         import foundry_local_sdk as foundry
 
         self._foundry = foundry
+        self._marks = control_marks(folder)
         cache = home() / "foundry"
         cache.mkdir(parents=True, exist_ok=True)
         configuration = foundry.Configuration(
@@ -125,7 +218,7 @@ class FoundryRuntime:
             session.set_options(foundry.RequestOptions(search=search))
             session.set_streaming(True)
             with foundry.Request() as request:
-                for message in chat:
+                for message in defuse(chat, self._marks):
                     make = getattr(foundry.MessageItem, message["role"])
                     request.add_item(make(message["content"]))
                 for item in session.process_streaming_request(request):

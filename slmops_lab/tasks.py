@@ -8,6 +8,7 @@ An `enum` field is one of its values; a `copy` field is a piece of the message, 
 character, or null where it is nullable.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,25 @@ class Task:
     def json_schema(self):
         """JSON schema of an answer, fields in order, for guided decoding."""
         return self._answer.model_json_schema()
+
+    def grammar(self, text):
+        """Lark grammar of every valid answer to one message, for guided decoding.
+
+        Stricter than `json_schema`: a copied value can be nothing but a piece of the message, so it
+        also comes to an end. In the dialect of llguidance, https://github.com/guidance-ai/llguidance.
+        """
+        quoted = functools.partial(json.dumps, ensure_ascii=False)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no character
+        pieces = [quoted(character)[1:-1] for character in text]  # as they stand inside a JSON string
+        start, rules = "", [f"COPY: %regex {json.dumps({'substring_chunks': pieces})}"]
+        for number, (name, field) in enumerate(self.fields.items()):
+            start += f"{quoted(('{', ',')[number > 0] + quoted(name) + ':')} value{number} "
+            if isinstance(field, Enum):
+                choices = [quoted(quoted(value)) for value in field.values]
+            else:
+                choices = ['"\\"" COPY "\\""'] + ['"null"'] * field.nullable
+            rules.append(f"value{number}: {' | '.join(choices)}")
+        return "\n".join([f'start: {start}"}}"', *rules])
 
 
 def load(folder):

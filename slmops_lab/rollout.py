@@ -1,0 +1,357 @@
+"""Bring a new version to a fleet in groups; halt and roll back where it is worse.
+
+Groups with thresholds work as in Eclipse hawkBit (https://eclipse.dev/hawkbit/rollout-management/). The
+fleet is SIMULATED, with simpy: links, offline hours, failures and customers are random numbers. What is
+real is handed in: how often each version was right on measured messages, and, for some devices, a function
+that verifies and runs the package itself.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy
+import pandas
+import pydantic
+import simpy
+from scipy.stats import norm
+
+from slmops_lab.artifacts import write_json
+from slmops_lab.settings import CourseError
+
+TICK = 30  # minutes between two looks of the controller
+OLD, NEW, FAILED = 0, 1, 2  # FAILED runs the old version: what cannot be installed replaces nothing
+
+
+class Group(pydantic.BaseModel, extra="forbid"):
+    """A part of the fleet that is updated together."""
+
+    name: str
+    share: float = pydantic.Field(gt=0, le=1)  # of the fleet
+    success: float = pydantic.Field(0.9, gt=0, le=1)  # of the group must run the new version ...
+    error: float = pydantic.Field(0.05, gt=0, le=1)  # ... and fewer than this may have failed
+    messages: int = pydantic.Field(0, ge=0)  # judged answers of the new version before it may pass
+
+
+class Plan(pydantic.BaseModel, extra="forbid"):
+    """Groups in their order, and how sure a 'worse' must be."""
+
+    groups: list[Group] = pydantic.Field(min_length=1)
+    alpha: float = pydantic.Field(0.05, gt=0, lt=0.5)
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self):
+        if abs(sum(group.share for group in self.groups) - 1) > 1e-6:
+            raise ValueError("the shares of the groups do not add up to 1")
+        return self
+
+
+def messages_needed(before, drop, alpha=0.05, power=0.9):
+    """Judged answers per version that show a drop of the share of right ones, from `before`, by `drop`.
+
+    Two proportions, one-sided, normal approximation (Fleiss, Levin and Paik 2003, chapter 4).
+    """
+    if not 0 < drop < before < 1:
+        raise CourseError(f"A share of {before:g} cannot drop by {drop:g}: give 0 < drop < before < 1.")
+    after = before - drop
+    middle = (before + after) / 2
+    sure, found = norm.ppf(1 - alpha), norm.ppf(power)
+    spread = sure * math.sqrt(2 * middle * (1 - middle))
+    spread += found * math.sqrt(before * (1 - before) + after * (1 - after))
+    return math.ceil((spread / drop) ** 2)
+
+
+def p_worse(new_right, new_all, old_right, old_all):
+    """p-value of 'the new version is not worse', two proportions, one-sided; 1.0 without any answers."""
+    if not new_all or not old_all:
+        return 1.0
+    pooled = (new_right + old_right) / (new_all + old_all)
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / new_all + 1 / old_all))
+    return float(norm.cdf((new_right / new_all - old_right / old_all) / spread)) if spread else 1.0
+
+
+class Controller:
+    """Decides how far the rollout goes. What it decided stands in a file: another one can go on from there.
+
+    It says what should be (groups open, or everything rolled back) each time it is asked, so that a
+    decision that was noted but not carried out is carried out later.
+    """
+
+    def __init__(self, plan, path):
+        self.plan, self.path = plan, Path(path)
+        fresh = {"plan": plan.model_dump(), "open": 0, "status": "running", "log": [], "counted": {}}
+        self.state = fresh
+        if self.path.exists():
+            try:
+                self.state = json.loads(self.path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CourseError(f"{self.path} holds no rollout: {error}.") from None
+            if self.state.get("plan") != fresh["plan"]:
+                raise CourseError(f"{self.path} belongs to a rollout with another plan: give another file.")
+
+    @property
+    def log(self):
+        """What was decided when and why, as a DataFrame."""
+        return pandas.DataFrame(self.state["log"], columns=["hour", "decision", "why"])
+
+    def decide(self, seen):
+        """What should be now: (number of open groups, whether to roll back).
+
+        seen: {'hour', 'groups': [{'size', 'new', 'failed'}], 'judged': {'new' and 'old': [right, all]}},
+        the latter since the rollout began.
+        """
+        state = self.state
+        if state["status"] == "running":
+            if state["open"] == 0:
+                self._note(seen, "start", f"{self.plan.groups[0].name}: {seen['groups'][0]['size']} devices")
+                state["open"] = 1
+                state["counted"] = seen["judged"]
+            else:
+                self._judge(seen)
+            write_json(self.path, state)  # before anything happens
+        return state["open"], state["status"] == "rolled back"
+
+    def _judge(self, seen):
+        state, group = self.state, self.plan.groups[self.state["open"] - 1]
+        count = seen["groups"][state["open"] - 1]
+        if count["failed"] >= group.error * count["size"]:
+            return self._end(seen, "rolled back", f"{group.name}: {count['failed']} of {count['size']} updates failed")
+        new, old = (
+            [now - before for now, before in zip(seen["judged"][k], state["counted"][k], strict=True)]
+            for k in ("new", "old")
+        )
+        if count["new"] < group.success * count["size"] or new[1] < group.messages:
+            return None
+        p = p_worse(*new, *old) if group.messages else 1.0
+        shares = (
+            f"{_percent(new)} right, before {_percent(old)}, p = {p:.3f}" if group.messages else "no look at answers"
+        )
+        if p < self.plan.alpha:
+            return self._end(seen, "rolled back", f"{group.name}: {shares}")
+        if state["open"] == len(self.plan.groups):
+            return self._end(seen, "done", f"{group.name}: {shares}")
+        following = self.plan.groups[state["open"]]
+        self._note(seen, "next group", f"{group.name}: {shares}; now {following.name}")
+        state["open"] += 1
+        state["counted"] = seen["judged"]
+        return None
+
+    def _end(self, seen, status, why):
+        self.state["status"] = status
+        self._note(seen, status, why)
+
+    def _note(self, seen, decision, why):
+        self.state["log"].append([round(seen["hour"], 1), decision, why])
+
+
+def _percent(counts):
+    right, all_ = counts
+    return f"{100 * right / all_:.1f} % of {all_:,}" if all_ else "none"
+
+
+class Fleet:
+    """Simulated devices, all on the old version.
+
+    right: {'old' and 'new': sequence of 0/1}, measured answers; a simulated answer is one of them.
+    package_mb: what is downloaded. real: function(device) -> list of 0/1, or CourseError where the package is
+    refused; it is called for the first `reals` devices of the first group instead of simulating them.
+    tampered: whether somebody changed the package on its way (simulated devices notice it by its hash).
+    """
+
+    def __init__(self, size, plan, right, package_mb, seed=0, real=None, reals=0, tampered=False):
+        self.size, self.plan, self.package_mb, self.seed = size, plan, package_mb, seed
+        self.real, self.tampered = real, tampered
+        self.env = simpy.Environment()
+        rng = self.rng = numpy.random.default_rng(seed)
+        self.rate = {version: float(numpy.mean(right[version])) for version in ("old", "new")}
+        edges = numpy.cumsum([round(group.share * size) for group in plan.groups])[:-1]
+        order = numpy.split(rng.permutation(size), edges)
+        self.group = numpy.empty(size, int)
+        for number, members in enumerate(order):
+            self.group[members] = number
+        self.reals = set(order[0][:reals].tolist())
+        self.kbit = rng.lognormal(math.log(8_000), 1.0, size)  # links: median 8 Mbit/s, some very slow
+        self.breaks = rng.beta(1, 12, size)  # how likely a download breaks
+        self.offline = rng.beta(1, 6, size)  # how likely a device is off when it should ask
+        self.memory_mb = rng.choice([512, 1_024, 2_048, 4_096], size, p=[0.01, 0.29, 0.4, 0.3])
+        self.state = numpy.zeros(size, int)  # OLD, NEW, FAILED
+        self.verified = numpy.zeros(size, bool)
+        self.why = {}  # device -> why its update failed
+        self.real_answers = []
+        self.judged = {"new": [0, 0], "old": [0, 0]}
+        self.history = []
+        self._open, self._rolling_back = 0, False
+
+    # what happens on a device -----------------------------------------------------------------------------
+
+    def _asks(self, rng, device):
+        """Minutes until a device is on and asks what there is for it."""
+        wait = rng.uniform(0, 60)
+        while rng.random() < self.offline[device]:
+            wait += rng.exponential(8 * 60)
+        return wait
+
+    def _update(self, device):
+        rng = numpy.random.default_rng([self.seed, device])
+        yield self.env.timeout(self._asks(rng, device))
+        for _ in range(3):
+            left = self.package_mb
+            while left > 0:
+                minutes = left * 8_000 / self.kbit[device] / 60
+                part = rng.random() if rng.random() < self.breaks[device] else 1.0
+                yield self.env.timeout(minutes * part)
+                left = left * (1 - part)  # it goes on where it broke
+                if left > 0:
+                    yield self.env.timeout(self._asks(rng, device))
+            if self._rolling_back:
+                return
+            answers, refused = self._received(device)
+            if not refused:
+                self._install(device, rng, answers)
+                return
+            yield self.env.timeout(self._asks(rng, device))  # perhaps it was damaged on the way
+        self.state[device], self.why[device] = FAILED, refused
+
+    def _received(self, device):
+        """(real answers, why the package is refused or None)."""
+        if device in self.reals:
+            try:
+                return self.real(device), None
+            except CourseError as error:
+                return [], str(error)
+        return [], "the hash is not the signed one" if self.tampered else None
+
+    def _install(self, device, rng, answers):
+        self.verified[device] = True
+        if self.memory_mb[device] < 600 or rng.random() < 0.003:
+            self.state[device] = FAILED
+            self.why[device] = "not enough memory" if self.memory_mb[device] < 600 else "the disk is full"
+            return
+        self.state[device] = NEW
+        self.real_answers += answers
+        self.judged["new"][0] += sum(answers)
+        self.judged["new"][1] += len(answers)
+
+    def _back(self, device):
+        yield self.env.timeout(self._asks(numpy.random.default_rng([self.seed, device, 1]), device))
+        self.state[device] = OLD  # the old package is still there: nothing is downloaded
+
+    # what happens in the fleet ----------------------------------------------------------------------------
+
+    def _reconcile(self, groups_open, roll_back):
+        while self._open < groups_open:
+            for device in numpy.flatnonzero(self.group == self._open):
+                self.env.process(self._update(int(device)))
+            self._open += 1
+        if roll_back and not self._rolling_back:
+            self._rolling_back = True
+            for device in numpy.flatnonzero(self.state == NEW):
+                self.env.process(self._back(int(device)))
+
+    def _judge_answers(self):
+        """Customers write, people correct some answers: six judged ones per device and day."""
+        for version, running in (("new", self.state == NEW), ("old", self.state != NEW)):
+            count = int(self.rng.poisson(running.sum() * 6 * TICK / (24 * 60)))
+            self.judged[version][0] += int(self.rng.binomial(count, self.rate[version]))
+            self.judged[version][1] += count
+
+    def seen(self):
+        """What a controller can know; see `Controller.decide`."""
+        groups = [
+            {
+                "size": int((self.group == number).sum()),
+                "new": int((self.state[self.group == number] == NEW).sum()),
+                "failed": int((self.state[self.group == number] == FAILED).sum()),
+            }
+            for number in range(len(self.plan.groups))
+        ]
+        judged = {version: list(counts) for version, counts in self.judged.items()}
+        return {"hour": self.env.now / 60, "groups": groups, "judged": judged}
+
+    def run(self, controller, hours=14 * 24):
+        """Let time pass until the rollout has ended everywhere, or for so many hours; returns the history.
+
+        controller None: nobody decides, devices go on with what they were told. Returns a DataFrame, one
+        row per tick, of devices on the new version, failed ones, and judged answers.
+        """
+        end = self.env.now + hours * 60
+        while self.env.now < end:
+            if controller is not None:
+                self._reconcile(*controller.decide(self.seen()))
+            self.env.run(until=self.env.now + TICK)
+            self._judge_answers()
+            new, failed = int((self.state == NEW).sum()), int((self.state == FAILED).sum())
+            self.history.append((self.env.now / 60, new, failed, self.judged["new"][1]))
+            if controller is not None and controller.state["status"] != "running" and self._settled(controller):
+                break
+        columns = ["hour", "new version", "update failed", "judged answers of the new version"]
+        return pandas.DataFrame(self.history, columns=columns)
+
+    def _settled(self, controller):
+        if controller.state["status"] == "rolled back":
+            return self._rolling_back and not (self.state == NEW).any()
+        return True
+
+
+def hawkbit_request(plan, name, distribution_set, fleet_filter):
+    """The plan as body of hawkBit's POST /rest/v1/rollouts.
+
+    distribution_set: number of the distribution set that holds the package. fleet_filter: target filter
+    query, such as 'attribute.model==till'. hawkBit counts finished and failed updates; the look at answers
+    stays with us, so its groups pause for it by an approval or a call of `pause`.
+    """
+    groups, left = [], 1.0
+    for group in plan.groups:
+        of_rest = 100.0 if group is plan.groups[-1] else 100 * group.share / left  # hawkBit's per cents are of the rest
+        left -= group.share
+        groups.append(
+            {
+                "name": group.name,
+                "description": f"{100 * group.share:g} % of the fleet",
+                "targetPercentage": round(of_rest, 4),
+                "successCondition": {"condition": "THRESHOLD", "expression": f"{100 * group.success:g}"},
+                "successAction": {"action": "NEXTGROUP", "expression": ""},
+                "errorCondition": {"condition": "THRESHOLD", "expression": f"{100 * group.error:g}"},
+                "errorAction": {"action": "PAUSE", "expression": ""},
+            }
+        )
+    return {
+        "name": name,
+        "description": f"{name}, in {len(groups)} groups",
+        "distributionSetId": distribution_set,
+        "targetFilterQuery": fleet_filter,
+        "type": "soft",
+        "groups": groups,
+    }
+
+
+def daemon_set(plan, name, image, version, port=8000):
+    """The same for a cluster of edge nodes (k3s): a Kubernetes DaemonSet as a dict.
+
+    Nodes are replaced a canary's share at a time; Kubernetes looks at health only, not at answers.
+    """
+    labels = {"app": name}
+    step = max(1, round(100 * plan.groups[0].share))
+    probe = {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 10}
+    secret = {"name": "SLMOPS_SERVE_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": "token"}}}
+    container = {
+        "name": name,
+        "image": f"{image}:{version}",
+        "args": ["serve", "/model", "--host", "0.0.0.0", "--port", str(port)],
+        "ports": [{"containerPort": port}],
+        "env": [secret],
+        "readinessProbe": probe,
+        "resources": {"requests": {"memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {"readOnlyRootFilesystem": True, "runAsNonRoot": True, "allowPrivilegeEscalation": False},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "minReadySeconds": 30,
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": f"{step}%"}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
