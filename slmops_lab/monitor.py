@@ -83,7 +83,7 @@ class RequestLog:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "text": redact(text), "answer": redact(answer), **facts}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", errors="replace") as file:  # half a surrogate pair
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def read(self):

@@ -41,8 +41,9 @@ class Generation:
     limit cut it off) when the pieces have ended.
     """
 
-    def __init__(self, generator, decoder, prompt_tokens, limit, stop=()):
-        self._generator, self._decoder, self._limit, self._stop = generator, decoder, limit, tuple(stop)
+    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=()):
+        self._generator, self._decoder, self._limit, self._stop = generator, tokenizer.create_stream(), limit, stop
+        self._ends = set(tokenizer.eos_token_ids)
         self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
 
     def __iter__(self):
@@ -50,7 +51,11 @@ class Generation:
         while not self._generator.is_done() and self.answer_tokens < self._limit:
             self._generator.generate_next_token()
             self.answer_tokens += 1
-            held += self._decoder.decode(self._generator.get_next_tokens()[0])
+            token = self._generator.get_next_tokens()[0]
+            if token in self._ends:
+                self.finish_reason = "stop"
+                break
+            held += self._decoder.decode(token)
             if ends := [held.index(text) for text in self._stop if text in held]:
                 self.finish_reason, held = "stop", held[: min(ends)]
                 break
@@ -58,7 +63,7 @@ class Generation:
             piece, held = held[: len(held) - keep], held[len(held) - keep :]
             if piece:
                 yield piece
-        self.finish_reason = self.finish_reason or ("stop" if self._generator.is_done() else "length")
+        self.finish_reason = self.finish_reason or "length"
         if held:
             yield held
 
@@ -112,7 +117,7 @@ class GenAIRuntime:
         self._refuse_too_long(len(ids), max_new_tokens)
         generator = self._generator(len(ids) + max_new_tokens, adapter, guidance, sampling)
         generator.append_tokens(ids)
-        return Generation(generator, self.tokenizer.create_stream(), len(ids), max_new_tokens, stop)
+        return Generation(generator, self.tokenizer, len(ids), max_new_tokens, stop)
 
     def generate(self, chat, max_new_tokens=64, **how):
         """The whole answer as text; `how` and errors as in `stream`."""

@@ -360,10 +360,13 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     async def healthz():
         return {"status": "ok"}
 
-    def guarded(*codes):
-        return {"dependencies": [Depends(authorized)], "responses": {c: {"model": ErrorBody} for c in (401, *codes)}}
+    def guarded(*codes, also=None):
+        errors = {code: {"model": ErrorBody} for code in (401, *codes)}
+        return {"dependencies": [Depends(authorized)], "responses": errors | (also or {})}
 
-    @app.get("/metrics", **guarded())
+    as_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @app.get("/metrics", **guarded(also=as_text), response_class=Response)
     async def show_metrics():
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -22,6 +22,7 @@ QUIET = {
     "ORT_TELEMETRY_DISABLED": "1",  # the name that foundry-local-sdk reads
     "OLIVE_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",  # datasets and transformers ask no hub, unless SLMOPS_HUB=1
     "TRANSFORMERS_VERBOSITY": "error",
