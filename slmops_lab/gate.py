@@ -58,7 +58,7 @@ def check(metrics, budgets, profile):
             passed = known and (value >= limit if sign == "at least" else value <= limit)
             measured = float(value) if known else math.nan
             rows[name] = {"measured": measured, "budget": f"{sign} {limit:g}", "passed": passed}
-    return pandas.DataFrame(rows).T
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def passes(metrics, budgets, profile):

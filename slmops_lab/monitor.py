@@ -55,7 +55,7 @@ def drift(reference, window, alpha=0.05):
             name, result = "chi-squared", _chi_squared(before.astype(str), now.astype(str))
         p = min(1.0, float(result.pvalue) * len(reference.columns))
         rows[column] = {"test": name, "statistic": float(result.statistic), "p": p, "drifted": p < alpha}
-    return pandas.DataFrame(rows).T
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def _chi_squared(before, now):

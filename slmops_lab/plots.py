@@ -88,11 +88,11 @@ def curve(history, unit="loss per answer token (nats)"):
     return figure
 
 
-def lines(series, xlabel, ylabel, log=False):
-    """One line with marks per {label: (xs, ys)}; log makes the x axis logarithmic. Returns the figure."""
+def lines(series, xlabel, ylabel, log=False, markers=True):
+    """One line per {label: (xs, ys)}; log makes the x axis logarithmic, markers mark the points. Returns the figure."""
     figure, axis = pyplot.subplots()
     for (label, (xs, ys)), marker in zip(series.items(), "os^Dvp", strict=False):
-        axis.plot(xs, ys, marker=marker, label=label)
+        axis.plot(xs, ys, marker=marker if markers else None, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log"} if log else {"ylim": (0, None)}))
     if len(series) > 1:
         axis.legend(frameon=False)

@@ -115,8 +115,7 @@ class GenAIRuntime:
             raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
         ids = self.tokenizer.encode(self.prompt(chat))
         self._refuse_too_long(len(ids), max_new_tokens)
-        generator = self._generator(len(ids) + max_new_tokens, adapter, guidance, sampling)
-        generator.append_tokens(ids)
+        generator = self.start(ids, len(ids) + max_new_tokens, adapter, guidance, sampling)
         return Generation(generator, self.tokenizer, len(ids), max_new_tokens, stop)
 
     def generate(self, chat, max_new_tokens=64, **how):
@@ -129,13 +128,13 @@ class GenAIRuntime:
         ids = self.tokenizer.encode_batch(prompts)  # (chats, longest prompt), padded
         length = ids.shape()[1]
         self._refuse_too_long(length, max_new_tokens)
-        generator = self._generator(length + max_new_tokens, adapter, batch_size=len(chats))
-        generator.append_tokens(ids)
+        generator = self.start(ids, length + max_new_tokens, adapter, batch_size=len(chats))
         while not generator.is_done():
             generator.generate_next_token()
         return [self.tokenizer.decode(generator.get_sequence(i)[length:]) for i in range(len(chats))]
 
-    def _generator(self, max_length, adapter=None, guidance=None, sampling=None, **search):
+    def start(self, ids, max_length, adapter=None, guidance=None, sampling=None, **search):
+        """ONNX Runtime GenAI's own generator after it has read `ids`; further search options as they are."""
         params = self._og.GeneratorParams(self.model)
         params.set_search_options(max_length=max_length, do_sample=bool(sampling), **(sampling or {}), **search)
         if guidance is not None:
@@ -148,6 +147,7 @@ class GenAIRuntime:
             raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0]}.") from error
         if adapter is not None:
             generator.set_active_adapter(self.adapters, adapter)
+        generator.append_tokens(ids)
         return generator
 
     def _refuse_too_long(self, prompt_tokens, max_new_tokens):

@@ -23,6 +23,7 @@ QUIET = {
     "OLIVE_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",  # datasets and transformers ask no hub, unless SLMOPS_HUB=1
     "TRANSFORMERS_VERBOSITY": "error",

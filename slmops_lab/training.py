@@ -26,7 +26,7 @@ from slmops_lab import measure
 from slmops_lab.settings import CourseError
 
 # Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
-# (gradient checkpointing), which keeps the 30-layer model below 4 GB, long messages or short.
+# (gradient checkpointing), which keeps the 30-layer model near 4 GB, long messages or short.
 KEPT_ACTIVATIONS = 11_000
 IGNORE = -100  # PyTorch's and transformers' mark for "no loss here"
 
