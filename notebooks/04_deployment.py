@@ -205,7 +205,8 @@ texts, scores = {"free": [], "guided": []}, {}
 for name, said in texts.items():
     for record, chat in tqdm(list(zip(tests, chats)), desc=name, leave=False):
         guidance = ("lark_grammar", desk.task.grammar(record["text"])) if name == "guided" else None
-        said.append(student.generate(chat, guidance=guidance))
+        most = 64 + len(record["text"])  # a copy is no longer than its message
+        said.append(student.generate(chat, most, guidance=guidance))
     scores[name] = evaluate.score(desk.task, tests, said)
 pandas.concat({name: s.table() for name, s in scores.items()}).round(3)
 
@@ -288,13 +289,14 @@ TEMPLATES = {
     "Llama 3": "<|begin_of_text|>{% for m in chat %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>"
     "{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n",
 }
+written = Environment(keep_trailing_newline=True)
 for family, template in TEMPLATES.items():
-    print(f"{family:22}", repr(Environment().from_string(template).render(chat=chat))[:110], "...")
+    print(f"{family:22}", repr(written.from_string(template).render(chat=chat))[:110], "...")
 
 # %%
 from transformers import AutoTokenizer
 
-ours = Environment().from_string(TEMPLATES["ChatML (Qwen, SmolLM)"]).render(chat=chat)
+ours = written.from_string(TEMPLATES["ChatML (Qwen, SmolLM)"]).render(chat=chat)
 tokenizer = AutoTokenizer.from_pretrained(student_folder)
 official = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 print("ours and the tokenizer's own are the same:", ours == official == student.prompt(chat))
@@ -305,7 +307,7 @@ print("ours and the tokenizer's own are the same:", ours == official == student.
 
 # %%
 def answered_with(template, chat):
-    ids = student.tokenizer.encode(Environment().from_string(template).render(chat=chat))
+    ids = student.tokenizer.encode(written.from_string(template).render(chat=chat))
     return "".join(runtime.Generation(student.start(ids, len(ids) + 48), student.tokenizer, len(ids), 48))
 
 

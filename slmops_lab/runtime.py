@@ -49,7 +49,11 @@ class Generation:
     def __iter__(self):
         held = ""  # what may be the beginning of a stop text is not given out yet
         while not self._generator.is_done() and self.answer_tokens < self._limit:
-            self._generator.generate_next_token()
+            try:
+                self._generator.generate_next_token()
+            except RuntimeError as error:  # what guides it and what it can write do not meet
+                reason = str(error).splitlines()[0]
+                raise CourseError(f"The answer could not go on: {reason}.") from error
             self.answer_tokens += 1
             token = self._generator.get_next_tokens()[0]
             if token in self._ends:

@@ -141,18 +141,24 @@ class Task:
         """Lark grammar of every valid answer to one message, for guided decoding.
 
         Stricter than `json_schema`: a copied value can be nothing but a piece of the message, so it
-        also comes to an end. In the dialect of llguidance, https://github.com/guidance-ai/llguidance.
+        also comes to an end. Raises CourseError where something has to be copied from an empty message.
+        In the dialect of llguidance, https://github.com/guidance-ai/llguidance.
         """
         quoted = functools.partial(json.dumps, ensure_ascii=False)
+
         text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no character
-        pieces = [quoted(character)[1:-1] for character in text]  # as they stand inside a JSON string
-        start, rules = "", [f"COPY: %regex {json.dumps({'substring_chunks': pieces})}"]
+        # as they stand inside a JSON string; escaped, because llguidance loses its way inside of characters
+        # that are several tokens
+        pieces = [json.dumps(character)[1:-1] for character in text]
+        start, rules = "", [f"PIECE: %regex {json.dumps({'substring_chunks': pieces})}", "COPY: PIECE & /(?s:.)+/"]
         for number, (name, field) in enumerate(self.fields.items()):
             start += f"{quoted(('{', ',')[number > 0] + quoted(name) + ':')} value{number} "
             if isinstance(field, Enum):
                 choices = [quoted(quoted(value)) for value in field.values]
             else:
-                choices = ['"\\"" COPY "\\""'] + ['"null"'] * field.nullable
+                choices = ['"\\"" COPY "\\""'] * bool(text) + ['"null"'] * field.nullable
+            if not choices:
+                raise CourseError(f"{name} has to be copied from the message, and the message is empty.")
             rules.append(f"value{number}: {' | '.join(choices)}")
         return "\n".join([f'start: {start}"}}"', *rules])
 

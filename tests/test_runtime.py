@@ -41,7 +41,7 @@ def test_a_stop_text_that_only_begins_is_given_out_after_all(served):
     assert "".join(served.stream(CHAT, 12, stop=[whole[-1] + "never seen"])) == whole
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=40) | st.sampled_from(["", '"\\', "a\0b", "\ud800", "<|im_end|>", "\n\t\u2028 😀"]))
 def test_a_guided_answer_is_valid_whatever_the_message_says(served, task, text):
     told = served.generate(task.messages(text), 120, guidance=("lark_grammar", task.grammar(text)))
@@ -49,7 +49,14 @@ def test_a_guided_answer_is_valid_whatever_the_message_says(served, task, text):
     copied = answer["word"]
     assert list(answer) == ["kind", "word"]
     assert answer["kind"] in ("warm", "cold")
+    assert copied != ""
     assert copied is None or copied in text.encode("utf-8", "replace").decode("utf-8")
+
+
+def test_nothing_can_be_copied_from_nothing():
+    task = tasks.Task(tasks.Schema(name="x", fields={"word": {"type": "copy"}}))
+    with pytest.raises(CourseError, match="word has to be copied from the message, and the message is empty"):
+        task.grammar("")
 
 
 def test_a_json_schema_is_followed(served, task):
