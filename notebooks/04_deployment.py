@@ -550,7 +550,7 @@ private, public = package.make_keys(release / "keys")
 
 
 def pack(model, version, facts, **lineage):
-    lineage |= {"data_sha256": run.data_sha256, "base_model": run.base_model, "seed": run.seed}
+    lineage |= {"data_sha256": run.data_sha256, "base_model": Path(run.base_model).name, "seed": run.seed}
     about = f"Reads a message of {desk.task.name} and writes {', '.join(desk.task.fields)} as JSON."
     target = release / f"{desk.task.name}-{version}"
     return package.pack(model, target, desk.task.name, version, "Apache-2.0", facts, lineage, private, about)
@@ -717,7 +717,7 @@ fleet, controller = roll_out(second, scores["free"], scores["hasty"], "1.1.0")
 with measure.timed() as elapsed:
     history = fleet.run(controller)
 print(f"{devices:,} devices, {history['hour'].iloc[-1]:.0f} hours of their time in {elapsed.seconds:.1f} s of ours")
-controller.log
+print(controller.log.to_string(index=False))
 
 
 # %%
@@ -760,7 +760,7 @@ print("a controller started once only:", list(controller.log["decision"]).count(
 import yaml
 
 request = rollout.hawkbit_request(plan, "desk 1.0.1", 1, "attribute.model==till")
-print(json.dumps(request["groups"][0], indent=1)[:330], "...")
+print({group["name"]: (group["targetPercentage"], group["successCondition"]) for group in request["groups"]})
 daemon = rollout.daemon_set(plan, desk.task.name.replace("_", "-"), "registry.example/desk", "1.0.1")
 print(yaml.safe_dump(daemon["spec"]["updateStrategy"]))
 
@@ -859,7 +859,7 @@ print(
 )
 
 # %% [markdown]
-# Version 2: the student goes on learning, from the answered messages and, so that it forgets nothing, from some of its old ones. Its weights stay rounded (2.6 and 4.2), so that four bits store what was
+# Version 2: the student goes on learning, from the answered messages and, so that it forgets nothing, from some of its old ones. Its weights stay rounded (2.9), so that four bits store what was
 # learned. **Predict:** what happens to the usual messages?
 
 # %%
@@ -935,8 +935,8 @@ if gate.passes(facts_2, budgets, "till"):
     if controller.state["status"] == "done":
         newest = registry.get_model_version_by_alias(desk.task.name, "candidate").version
         registry.set_registered_model_alias(desk.task.name, "champion", newest)
-    outcome = controller.log
-outcome
+    outcome = controller.log.to_string(index=False)
+print(outcome)
 
 # %%
 for alias in registry.get_registered_model(desk.task.name).aliases:
