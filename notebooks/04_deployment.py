@@ -483,30 +483,39 @@ for name, text in HOSTILE.items():
 print(student.prompt(desk.task.messages(HOSTILE["template marks"])))
 
 # %% [markdown]
-# The same message twice must give the same answer, and a message among others the same as alone. And a process that serves for weeks must not grow.
+# The same message twice must give the same answer. And a process that serves for weeks must not grow: four clients, many requests, and the memory that the endpoint itself reports.
 
 # %%
-import psutil
+import re
+import urllib.request
+
+
+def exposed():  # what the endpoint tells about itself
+    asked = urllib.request.Request(url.replace("/v1", "/metrics"), headers={"Authorization": f"Bearer {token}"})
+    return urllib.request.urlopen(asked).read().decode()
+
 
 twice = [[student.generate(chat) for chat in few] for _ in range(2)]
-process, sizes = psutil.Process(), []
-for number in tqdm(range(run.pick(full=2_000, quick=60)), desc="requests", leave=False):
-    student.generate(chats[number % len(chats)], max_new_tokens=4)
-    if number % 20 == 0:
-        sizes.append(process.memory_info().rss / 1e6)
-settled = sizes[len(sizes) // 4 :]  # the first quarter fills buffers
-grown = settled[-1] - settled[0]
+megabytes_used, refused = [], 0
+for begin in tqdm(range(0, run.pick(full=2_000, quick=100), 50), desc="requests", leave=False):
+    lot = [chats[(begin + i) % len(chats)] for i in range(50)]
+    refused += (bench.load(client, "desk", lot, 4, max_tokens=4)["status"] != 200).sum()
+    megabytes_used.append(float(re.search(r"^process_resident_memory_bytes (\S+)", exposed(), re.MULTILINE)[1]) / 1e6)
 
 # %%
+settled = megabytes_used[len(megabytes_used) // 4 :]  # the first quarter fills buffers
+grown = settled[-1] - settled[0]
+requests = [50 * (i + 1) for i in range(len(megabytes_used))]
 plots.show(
-    plots.lines({"this process": ([20 * i for i in range(len(sizes))], sizes)}, "requests", "memory in MB"),
-    takeaway=f"From the first quarter on, {number + 1:,} requests changed the memory by {grown:+.0f} MB",
-    alt="Line plot of this process's memory over the requests.",
+    plots.lines({"endpoint": (requests, megabytes_used)}, "requests", "memory of the endpoint in MB"),
+    takeaway=f"From the first quarter on, {requests[-1]:,} requests changed the memory by {grown:+.0f} MB",
+    alt="Line plot of the endpoint's memory over the requests.",
 )
 
 # %% tags=["nbval-check-output"]
 print("the same question has the same answer:", twice[0] == twice[1])
-print("memory grows by less than 100 MB:", grown < 100)
+print("of all these requests, refused or failed:", refused)
+print("memory grows by less than 50 MB:", grown < 50)
 
 # %% [markdown]
 # ## 4.9 Pack it, sign it, register it
@@ -770,11 +779,7 @@ print(yaml.safe_dump(daemon["spec"]["updateStrategy"]))
 # What does the endpoint of 4.6 know about itself? Metrics for [Prometheus](https://prometheus.io/docs/concepts/data_model/), named after [OpenTelemetry's conventions](https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/):
 
 # %%
-import urllib.request
-
-asked = urllib.request.Request(url.replace("/v1", "/metrics"), headers={"Authorization": f"Bearer {token}"})
-exposed = urllib.request.urlopen(asked).read().decode()
-print(*[line for line in exposed.splitlines() if "_count{" in line or "refused_total{" in line], sep="\n")
+print(*[line for line in exposed().splitlines() if "_count{" in line or "refused_total{" in line], sep="\n")
 
 # %% [markdown]
 # And a request log. Messages hold order numbers, addresses, telephone numbers; the log must not.
@@ -802,8 +807,6 @@ print(f"{len(held) - left:,} of {len(held):,} numbers in our messages would be g
 # ([Rabanser et al. 2019](https://arxiv.org/abs/1810.11953)).
 
 # %%
-import re
-
 words_of = re.compile(r"[^\W\d_]+")
 known_words = {word for record in desk.train for word in words_of.findall(record["text"].lower())}
 field = next(name for name, kind in desk.task.fields.items() if hasattr(kind, "values"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from scipy import stats
 
@@ -115,6 +116,8 @@ class Metrics:
             "gen_ai_client_token_usage", "tokens of a request", (*labels, "gen_ai_token_type"), **counts
         )
         self.inside = Gauge("slmops_requests_inside", "requests that wait or run", registry=self.registry)
+        memory = Gauge("process_resident_memory_bytes", "memory of this process", registry=self.registry)
+        memory.set_function(lambda: psutil.Process().memory_info().rss)
         self._refused = Counter(
             "slmops_requests_refused", "refused before they ran", ("reason",), registry=self.registry
         )

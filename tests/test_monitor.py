@@ -62,6 +62,7 @@ def test_metrics_are_readable_and_count():
     assert {s.labels["error_type"]: s.value for s in durations} == {"": 1.0, "timeout": 1.0}
     assert read["gen_ai_server_time_to_first_token_seconds_sum"].value == 0.1
     assert read["gen_ai_server_time_per_output_token_seconds_sum"].value == pytest.approx(0.02)
+    assert read["process_resident_memory_bytes"].value > 1e7
     assert read["slmops_requests_refused_total"].labels == {"reason": "queue_full"}
 
 
