@@ -444,6 +444,7 @@ plots.show(
         list(onnx),
         {"measured": list(decode.values()), "limit of the memory": list(limits.values())},
         "tokens per second",
+        top=None,
     ),
     takeaway=f"int4 decodes {decode['int4'] / decode['fp32']:.1f} times as fast as fp32",
     alt="Columns: measured tokens per second in fp32, int8 and int4, each beside the limit that memory bandwidth sets.",

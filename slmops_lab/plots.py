@@ -177,14 +177,18 @@ def frontier(points, axes, unit):
     return figure
 
 
-def columns(names, values, unit):
-    """Groups of columns, one group per name and one column per {series: values}; returns the figure."""
+def columns(names, values, unit, top=100):
+    """Groups of columns, one group per name and one column per {series: values}; returns the figure.
+
+    top: upper end of the y axis, None for one that leaves room for the legend.
+    """
     figure, axis = pyplot.subplots(figsize=(7, 3))
     width = 0.8 / len(values)
     for i, (label, heights) in enumerate(values.items()):
         places = [k + (i - (len(values) - 1) / 2) * width for k in range(len(names))]
         axis.bar(places, heights, width, color=COLOURS[i], label=label)
     axis.set_xticks(range(len(names)), names)
-    axis.set(ylabel=unit, ylim=(0, 100))
-    axis.legend(frameon=False)
+    highest = max(max(heights) for heights in values.values())
+    axis.set(ylabel=unit, ylim=(0, top or 1.3 * highest))
+    axis.legend(frameon=False, loc="best" if top else "upper left")
     return figure
