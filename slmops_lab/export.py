@@ -14,10 +14,10 @@ PRECISIONS = ("fp32", "int8", "int4")
 METHODS = ("rtn", "k_quant", "k_quant_mixed")
 
 
-def to_onnx(model_folder, out, precision="int4", method="rtn", block=32):
+def to_onnx(model_folder, out, precision="int4", method="rtn"):
     """Convert and quantize with ONNX Runtime GenAI's model builder; returns `out`.
 
-    precision: fp32, int8 or int4 (blocks of so many weights share a scale). method, of int4: rtn rounds
+    precision: fp32, int8 or int4 (blocks of 32 weights share a scale). method, of int4: rtn rounds
     each number to the nearest, k_quant searches each block's scale for the smallest error, k_quant_mixed
     also keeps the layers that matter most in 8 bits. The builder runs in a process of its own, so that its memory
     is given back. Raises CourseError on an unknown precision or method and where the builder leaves no
@@ -27,8 +27,7 @@ def to_onnx(model_folder, out, precision="int4", method="rtn", block=32):
         if given not in known:
             raise CourseError(f"{kind} '{given}' is not one of {', '.join(known)}.")
     out = Path(out)
-    options = {} if method == "rtn" else {"algo_config": method}
-    _build(model_folder, out, precision, **options, **({} if block == 32 else {"block_size": block}))
+    _build(model_folder, out, precision, **({} if method == "rtn" else {"algo_config": method}))
     return out
 
 
