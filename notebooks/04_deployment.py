@@ -237,10 +237,21 @@ print(
 # The student was trained with rounded weights, so the fp32 graph holds the same weights as the int4 graph. **Predict:** how many of its
 # answers will change?
 
+
 # %%
-served = runtime.GenAIRuntime(onnx["fp32"])
-said = [served.generate(chat) for chat in tqdm(chats, desc="fp32", leave=False)]
-served.close()
+def answered(folder, chats, label):
+    """Answers, and the milliseconds that each took."""
+    served, said, ms = runtime.GenAIRuntime(folder), [], []
+    for chat in tqdm(chats, desc=label, leave=False):
+        with measure.timed() as elapsed:
+            said.append(served.generate(chat))
+        ms.append(1_000 * elapsed.seconds)
+    served.close()
+    return said, ms
+
+
+# %%
+said, _ = answered(onnx["fp32"], chats, "fp32")
 scores["fp32"] = evaluate.score(desk.task, tests, said)
 cost = evaluate.difference(scores["free"].rows["exact"], scores["fp32"].rows["exact"], run.seed)
 print(
@@ -713,12 +724,10 @@ def roll_out(folder, old, new, name, **more):
 # %%
 smaller = sorted(run.artifacts.glob("student-*-layers-int4"))  # left by chapter 2, where it cut that far
 hasty = smaller[-1] if smaller else onnx["int4"]
-served = runtime.GenAIRuntime(hasty)
-said = [served.generate(chat) for chat in tqdm(chats, desc="hasty", leave=False)]
-served.close()
+said, ms = answered(hasty, chats, "hasty")
 scores["hasty"] = evaluate.score(desk.task, tests, said)
 print(f"{100 * scores['hasty'].exact:.1f} % right, valid JSON {100 * scores['hasty'].rows['valid'].mean():.0f} %")
-hasty_facts = facts_of(hasty, scores["hasty"], scores["free"], times["student, int4"])
+hasty_facts = facts_of(hasty, scores["hasty"], scores["free"], ms)
 print("the gate would have said:", "yes" if gate.passes(hasty_facts, budgets, "till") else "no")
 second = pack(hasty, "1.1.0", hasty_facts, made_by="chapter 2, fewer layers")
 
@@ -889,15 +898,10 @@ del pupil
 # %%
 with artifacts.save(run, "student-2-int4", settings={"precision": "int4"}) as folder:
     export.to_onnx(run.artifacts / "student-2", folder, "int4")
-served = runtime.GenAIRuntime(run.artifacts / "student-2-int4")
-begun, ms = [], []
-for chat in tqdm(chats, desc="version 2", leave=False):
-    with measure.timed() as elapsed:
-        begun.append(served.generate(chat))
-    ms.append(1_000 * elapsed.seconds)
-scores["2.0.0"] = evaluate.score(desk.task, tests, begun)
-scores["2.0.0, drifted"] = evaluate.score(desk.task, kept_back, [served.generate(chat) for chat in shifted_chats[1::2]])
-served.close()
+said, ms = answered(run.artifacts / "student-2-int4", chats, "version 2")
+scores["2.0.0"] = evaluate.score(desk.task, tests, said)
+said, _ = answered(run.artifacts / "student-2-int4", shifted_chats[1::2], "version 2")
+scores["2.0.0, drifted"] = evaluate.score(desk.task, kept_back, said)
 
 # %%
 gains = {
