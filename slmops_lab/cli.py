@@ -14,8 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slmops_lab import base_model, bench, chapters, claims, gate, measure, package, runtime, settings
-from slmops_lab import data as data_folders
+from slmops_lab import chapters, settings  # each command imports what else it needs: an endpoint needs no pandas
 from slmops_lab import serve as serving
 from slmops_lab.settings import CourseError
 
@@ -95,6 +94,8 @@ def _bf16():
 @app.command()
 def fetch(model: Annotated[str, typer.Argument()] = "smollm2-135m"):
     """Download the base model, unless it is there."""
+    from slmops_lab import base_model
+
     out.print(f"Base model: {base_model.fetch(model)}")
 
 
@@ -131,6 +132,8 @@ def run(
 @app.command()
 def ledger(profile: Annotated[str, typer.Option()] = "full"):
     """Print the claims ledger of the last run."""
+    from slmops_lab import claims
+
     rows = claims.table(settings.build_folder(profile))
     if rows.empty:
         out.print("The ledger is empty: run the chapters first (make course).")
@@ -158,6 +161,8 @@ def serve(
     seconds: Annotated[float, typer.Option(min=0.1, help="longest time of a request")] = serving.Limits.seconds,
 ):
     """Serve a model to OpenAI clients; the token is SLMOPS_SERVE_TOKEN, else made up and printed."""
+    from slmops_lab import runtime
+
     secret = None
     if token and not (secret := os.environ.get(serving.TOKEN_VARIABLE)):
         secret = secrets.token_urlsafe(24)
@@ -179,6 +184,8 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="measured rounds per prompt length")] = 5,
 ):
     """Measure how fast a model answers, against what this machine's memory allows."""
+    from slmops_lab import bench, measure
+
     table, memory = bench.speed(folder, rounds=rounds)
     limit = bench.bandwidth() / measure.weight_bytes(folder)
     for prompt, row in table.iterrows():
@@ -198,6 +205,8 @@ def release_gate(
     key: Annotated[Path, typer.Option(help="public key of the signer")],
 ):
     """Verify a package and hold its metrics against a budget; exit code 1 where it may not go out."""
+    from slmops_lab import gate, package
+
     told = package.verify(folder, key)
     rows = gate.check(told["metrics"], gate.load(budgets), profile)
     for name, row in rows.iterrows():
@@ -211,6 +220,8 @@ def release_gate(
 @data_app.command("check")
 def data_check(folder: Path):
     """Say, with file and line, what is wrong in a data folder."""
+    from slmops_lab import data as data_folders
+
     problems = data_folders.check(settings.dataset_folder(folder))
     for problem in problems:
         print(problem)
@@ -231,6 +242,8 @@ def data_import(
     seed: Annotated[int, typer.Option()] = 0,
 ):
     """Make a data folder out of a CSV file: one message and one label per line."""
+    from slmops_lab import data as data_folders
+
     made = data_folders.import_csv(csv, text_column, label_column, to, test, labelled, seed)
     sizes = ", ".join(f"{count} {name}" for name, count in made.sizes()["records"].items() if count)
     print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")

@@ -10,10 +10,8 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from scipy import stats
 
 from slmops_lab.settings import CourseError
 
@@ -45,6 +43,9 @@ def drift(reference, window, alpha=0.05):
     drifted. The set-up follows Rabanser et al. 2019, https://arxiv.org/abs/1810.11953.
     Raises CourseError where there is nothing to compare.
     """
+    import pandas  # here, so that an endpoint does not carry it
+    from scipy import stats
+
     if set(reference.columns) != set(window.columns) or reference.empty or window.empty:
         raise CourseError("To find drift, give two tables with the same columns and at least one row each.")
     rows = {}
@@ -60,6 +61,9 @@ def drift(reference, window, alpha=0.05):
 
 
 def _chi_squared(before, now):
+    import pandas
+    from scipy import stats
+
     counts = pandas.DataFrame({"before": before.value_counts(), "now": now.value_counts()}).fillna(0)
     expected = counts.sum(axis=1) * min(len(before), len(now)) / (len(before) + len(now))
     rare = expected < 5  # below that the test's distribution is not the one it assumes

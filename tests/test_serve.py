@@ -399,3 +399,11 @@ def test_a_token_is_made_up_and_a_signal_ends_it(tiny_onnx):
         assert "Traceback" not in errors
     finally:
         process.kill()
+
+
+def test_an_endpoint_carries_no_training_framework():
+    """Its memory is the model's, not that of libraries it does not use."""
+    said = "import sys, slmops_lab.cli, slmops_lab.runtime; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["torch", "transformers", "pandas", "scipy", "matplotlib", "mlflow"]
+    done = subprocess.run([sys.executable, "-c", said, *heavy], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
