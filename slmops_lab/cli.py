@@ -203,11 +203,12 @@ def release_gate(
     budgets: Annotated[Path, typer.Option(help="YAML file with a budget per profile")],
     profile: Annotated[str, typer.Option(help="which kind of device")],
     key: Annotated[Path, typer.Option(help="public key of the signer")],
+    name: Annotated[str | None, typer.Option(help="what the package has to be")] = None,
 ):
     """Verify a package and hold its metrics against a budget; exit code 1 where it may not go out."""
     from slmops_lab import gate, package
 
-    told = package.verify(folder, key)
+    told = package.verify(folder, key, name=name)
     rows = gate.check(told["metrics"], gate.load(budgets), profile)
     for name, row in rows.iterrows():
         print(f"{'ok' if row['passed'] else 'NO':3} {name}: {row['measured']:.4g} ({row['budget']})")

@@ -23,6 +23,12 @@ class Budget(pydantic.BaseModel, extra="forbid"):
     at_least: dict[str, float] = {}
     at_most: dict[str, float] = {}
 
+    @pydantic.model_validator(mode="after")
+    def _one_side_each(self):
+        if both := sorted(set(self.at_least) & set(self.at_most)):
+            raise ValueError(f"{both[0]} has two budgets: give it one")
+        return self
+
 
 def load(path):
     """Budget file -> {profile: Budget}. Raises CourseError where it cannot be read or says nothing."""

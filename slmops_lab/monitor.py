@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 import datetime
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,12 +19,12 @@ from slmops_lab.settings import CourseError
 # What may point to a person, most specific first. Names of people are not found: see the tests for
 # what is, and do not log text where that is not enough.
 PERSONAL = [
-    ("email", r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    ("email", r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     ("link", r"(?:https?://|www\.)\S+"),
     ("iban", r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z\d]{4}){3,7}(?: ?[A-Za-z\d]{1,3})?\b"),
-    ("order", r"\b[A-Za-z]{1,4}[-_# ]?\d{4,}\b"),
-    ("order", r"\b(?=[\w/-]*\d)(?=[\w/-]*[A-Za-z])\w+(?:[-/]\w+){2,}"),  # such as ORD/6TFG-25
-    ("number", r"(?<![\w])\+?\(?\d(?:[ ().\-/]{0,2}\d){4,}(?!\w)"),  # phones, cards, order numbers without letters
+    ("order", r"\b[A-Za-z]{1,4}[-_# ]?\d{4,}(?!\d)"),
+    ("order", r"(?<![\w/-])(?=[\w/-]*\d)(?=[\w/-]*[A-Za-z])\w+(?:[-/]\w+){2,}"),  # such as ORD/6TFG-25
+    ("number", r"\+?\(?\d(?:[ ().\-/]{0,2}\d){4,}"),  # phones, cards, order numbers without letters
 ]
 _PERSONAL = re.compile("|".join(f"({pattern})" for _, pattern in PERSONAL))
 
@@ -37,9 +38,10 @@ def drift(reference, window, alpha=0.05):
     """Compare what comes in now with what came in before, column by column.
 
     reference, window: DataFrames with the same columns, a row per message. Numbers are compared by the
-    Kolmogorov-Smirnov test, everything else by the chi-squared test, rare values together; p-values are
-    multiplied by the number of columns (Bonferroni), so that all of them together raise a false alarm
-    with a probability of at most about alpha. Returns a DataFrame, a row per column: test, statistic, p,
+    Kolmogorov-Smirnov test, everything else by the chi-squared test, rare values together and missing
+    ones as a value of their own; p-values are multiplied by the number of columns (Bonferroni), so that
+    all of them together raise a false alarm with a probability of at most about alpha. Returns a
+    DataFrame, a row per column: test, statistic, p,
     drifted. The set-up follows Rabanser et al. 2019, https://arxiv.org/abs/1810.11953.
     Raises CourseError where there is nothing to compare.
     """
@@ -50,11 +52,13 @@ def drift(reference, window, alpha=0.05):
         raise CourseError("To find drift, give two tables with the same columns and at least one row each.")
     rows = {}
     for column in reference.columns:
-        before, now = reference[column].dropna(), window[column].dropna()
-        if pandas.api.types.is_numeric_dtype(before) and not pandas.api.types.is_bool_dtype(before):
+        before, now = reference[column], window[column]
+        numbers = pandas.api.types.is_numeric_dtype(before) and not pandas.api.types.is_bool_dtype(before)
+        if numbers and not before.isna().any() and not now.isna().any():
             name, result = "Kolmogorov-Smirnov", stats.ks_2samp(before, now)
-        else:
-            name, result = "chi-squared", _chi_squared(before.astype(str), now.astype(str))
+        else:  # numbers of which some are missing: whether they are is what changes first
+            values = [part.isna() if numbers else part.fillna("missing") for part in (before, now)]
+            name, result = "chi-squared", _chi_squared(*(part.astype(str) for part in values))
         p = min(1.0, float(result.pvalue) * len(reference.columns))
         rows[column] = {"test": name, "statistic": float(result.statistic), "p": p, "drifted": p < alpha}
     return pandas.DataFrame.from_dict(rows, orient="index")
@@ -81,6 +85,9 @@ class RequestLog:
         self.path = Path(path) if path else None
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as file:  # a crash may have cut the last line off
+                if file.tell() and file.seek(-1, 2) is not None and file.read() != b"\n":
+                    file.write(b"\n")
 
     def write(self, text, answer, **facts):
         """Note one request: what was asked and answered, redacted, and further plain facts."""
@@ -92,11 +99,14 @@ class RequestLog:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def read(self):
-        """The lines written so far, as a list of dicts; a last line cut off by a crash is left out."""
+        """The lines written so far, as a list of dicts; a line cut off by a crash is left out."""
         if self.path is None or not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
 
 
 class Metrics:

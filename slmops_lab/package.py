@@ -63,6 +63,7 @@ def pack(model, out, name, version, license, metrics, lineage, private_key, abou
         told = {"name": name, "version": version, "license": license, "made": made, "about": about}
         told |= {"metrics": metrics, "lineage": lineage}
         write_json(folder / "package.json", told)
+        os.chmod(folder / "package.json", 0o644)  # devices read it, whoever they run as
         (folder / "MODEL_CARD.md").write_text(_card(told), encoding="utf-8")
         (folder / "sbom.cdx.json").write_text(_bill(folder, told), encoding="utf-8")
         os.chmod(folder, 0o755)
@@ -74,11 +75,12 @@ def pack(model, out, name, version, license, metrics, lineage, private_key, abou
     return Path(out)
 
 
-def verify(folder, public_key, newer_than=None):
+def verify(folder, public_key, newer_than=None, name=None):
     """Check signature, files and version of a package; returns its package.json as a dict.
 
     newer_than: the version that is installed; an equal or older one is refused, so that nobody can bring
-    an old weakness back. Raises CourseError with the reason.
+    an old weakness back. name: what the package has to be; another product's version says nothing about
+    this one's. Raises CourseError with the reason.
     """
     from model_signing import verifying
 
@@ -95,6 +97,8 @@ def verify(folder, public_key, newer_than=None):
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise CourseError(f"{folder.name} is refused: it is signed, but no package ({missing[0]} is missing).")
     told = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    if name is not None and told["name"] != name:
+        raise CourseError(f"{folder.name} is refused: it is '{told['name']}' and not '{name}'.")
     if newer_than is not None and _version(told["version"]) <= _version(newer_than):
         raise CourseError(f"{folder.name} is refused: version {told['version']} is not newer than {newer_than}.")
     return told

@@ -37,7 +37,7 @@ class Plan(pydantic.BaseModel, extra="forbid"):
     """Groups in their order, and how sure a 'worse' must be."""
 
     groups: list[Group] = pydantic.Field(min_length=1)
-    alpha: float = pydantic.Field(0.05, gt=0, lt=0.5)
+    alpha: float = pydantic.Field(0.05, gt=0, lt=0.5)  # of each group's look
 
     @pydantic.model_validator(mode="after")
     def _whole(self):
@@ -71,23 +71,31 @@ def p_worse(new_right, new_all, old_right, old_all):
 
 
 class Controller:
-    """Decides how far the rollout goes. What it decided stands in a file: another one can go on from there.
+    """Decides how far the rollout of `release` goes, and keeps it in a file: another one can go on from there.
 
     It says what should be (groups open, or everything rolled back) each time it is asked, so that a
     decision that was noted but not carried out is carried out later.
     """
 
-    def __init__(self, plan, path):
+    def __init__(self, plan, path, release):
         self.plan, self.path = plan, Path(path)
-        fresh = {"plan": plan.model_dump(), "open": 0, "status": "running", "log": [], "counted": {}}
+        fresh = {
+            "release": release,
+            "plan": plan.model_dump(),
+            "open": 0,
+            "status": "running",
+            "log": [],
+            "counted": {},
+        }
         self.state = fresh
         if self.path.exists():
             try:
                 self.state = json.loads(self.path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise CourseError(f"{self.path} holds no rollout: {error}.") from None
-            if self.state.get("plan") != fresh["plan"]:
-                raise CourseError(f"{self.path} belongs to a rollout with another plan: give another file.")
+            for what in ("release", "plan"):
+                if self.state.get(what) != fresh[what]:
+                    raise CourseError(f"{self.path} belongs to a rollout of another {what}: give another file.")
 
     @property
     def log(self):
@@ -112,15 +120,14 @@ class Controller:
         return state["open"], state["status"] == "rolled back"
 
     def _judge(self, seen):
-        state, group = self.state, self.plan.groups[self.state["open"] - 1]
-        count = seen["groups"][state["open"] - 1]
-        if count["failed"] >= group.error * count["size"]:
-            return self._end(seen, "rolled back", f"{group.name}: {count['failed']} of {count['size']} updates failed")
-        new, old = (
-            [now - before for now, before in zip(seen["judged"][k], state["counted"][k], strict=True)]
-            for k in ("new", "old")
-        )
-        if count["new"] < group.success * count["size"] or new[1] < group.messages:
+        state = self.state
+        for group, count in zip(self.plan.groups[: state["open"]], seen["groups"], strict=False):
+            if count["failed"] > 0 and count["failed"] >= group.error * count["size"]:
+                why = f"{group.name}: {count['failed']} of {count['size']} updates failed"
+                return self._end(seen, "rolled back", why)
+        new = [now - before for now, before in zip(seen["judged"]["new"], state["counted"]["new"], strict=True)]
+        old = seen["judged"]["old"]  # since the beginning: of the last group nobody is left on the old version
+        if count["new"] < group.success * count["size"] or min(new[1], old[1]) < group.messages:
             return None
         p = p_worse(*new, *old) if group.messages else 1.0
         shares = (
@@ -297,8 +304,8 @@ def hawkbit_request(plan, name, distribution_set, fleet_filter):
     """The plan as body of hawkBit's POST /rest/v1/rollouts.
 
     distribution_set: number of the distribution set that holds the package. fleet_filter: target filter
-    query, such as 'attribute.model==till'. hawkBit counts finished and failed updates; the look at answers
-    stays with us, so its groups pause for it by an approval or a call of `pause`.
+    query, such as 'attribute.model==till'. hawkBit counts finished and failed updates. The look at answers
+    stays with us: a group that needs one ends in a pause, and whoever has looked calls `resume`.
     """
     groups, left = [], 1.0
     for group in plan.groups:
@@ -310,7 +317,7 @@ def hawkbit_request(plan, name, distribution_set, fleet_filter):
                 "description": f"{100 * group.share:g} % of the fleet",
                 "targetPercentage": round(of_rest, 4),
                 "successCondition": {"condition": "THRESHOLD", "expression": f"{100 * group.success:g}"},
-                "successAction": {"action": "NEXTGROUP", "expression": ""},
+                "successAction": {"action": "PAUSE" if group.messages else "NEXTGROUP", "expression": ""},
                 "errorCondition": {"condition": "THRESHOLD", "expression": f"{100 * group.error:g}"},
                 "errorAction": {"action": "PAUSE", "expression": ""},
             }

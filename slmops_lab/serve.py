@@ -1,8 +1,8 @@
 """An OpenAI-compatible endpoint over ONNX Runtime GenAI: `slmops serve FOLDER`.
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
-supported is refused, never ignored. One thread generates, one request at a time: on two cores a second
-one would only slow the first. Others wait in a queue of limited length.
+supported is refused; only names and descriptions are not looked at. One thread generates, one request
+at a time: on two cores a second one would only slow the first. Others wait in a queue of limited length.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -346,6 +347,10 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
         metrics.refused(refusal.code)
         return refusal.response()
 
+    @app.exception_handler(Exception)
+    async def broken(_, error):
+        return Refusal(500, "The endpoint failed; its own log says why.", "internal_error").response()
+
     @app.exception_handler(RequestValidationError)
     async def unreadable(_, error):
         first = error.errors()[0]
@@ -443,11 +448,25 @@ class _Answer:
         counts = {"prompt_tokens": made.prompt_tokens, "answer_tokens": made.answer_tokens} if made else {}
         self.metrics.done(self.asked.model, seconds, self.first, error=error, **counts)
         facts = {"model": self.asked.model, "seconds": round(seconds, 4), "error": error or None, **counts}
-        self.requests.write(self.chat[-1]["content"], self.text, **facts)
+        try:
+            self.requests.write(self.chat[-1]["content"], self.text, **facts)
+        except OSError:  # a full disk must not cost anybody an answer
+            self.metrics.refused("log_not_written")
 
     def _usage(self):
         read, made = self.generation.prompt_tokens, self.generation.answer_tokens
         return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+    async def _unless_left(self, work):
+        """What the coroutine returns; it is cancelled where the client leaves before."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=0.1))[0]:
+                if await self.request.is_disconnected():
+                    raise Refusal(499, "The client left.", "client_left")
+            return await task
+        finally:
+            task.cancel()
 
     async def whole(self):
         """The completion as one JSON object; a client that leaves ends the work."""
@@ -456,21 +475,18 @@ class _Answer:
             async for _ in self._pieces():
                 pass
 
-        task = asyncio.ensure_future(work())
-        try:
-            while not (await asyncio.wait([task], timeout=0.1))[0]:
-                if await self.request.is_disconnected():
-                    raise Refusal(499, "The client left.", "client_left")
-            await task
-        finally:
-            task.cancel()
+        await self._unless_left(work())
         choice = Choice(message=Message(content=self.text), finish_reason=self.generation.finish_reason)
         return Completion(**self.fixed, choices=[choice], usage=self._usage())
 
     async def streamed(self):
         """The completion as server-sent events. What fails before the first piece is an ordinary error."""
         pieces = self._pieces()
-        first = await anext(pieces, "")
+
+        async def begin():
+            return await anext(pieces, "")
+
+        first = await self._unless_left(begin())
 
         async def events():
             try:
@@ -507,15 +523,12 @@ def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0):
     if host not in LOOPBACK and token is None:
         raise CourseError(f"Without a token this serves {' or '.join(LOOPBACK)} only, not {host}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        listener = socket.create_server((host, port), family=family, backlog=128)  # clients wait from here on
     except OSError as error:
         raise CourseError(f"Cannot serve at {host}:{port}: {error.strerror}. Give another --port.") from error
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(seconds))
-    listener.listen(128)  # from here on a client waits instead of being refused
     print(f"Serving at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -529,13 +542,15 @@ def running(folder, *options, token=None):
     """
     token = token or secrets.token_urlsafe(16)
     command = [sys.executable, "-m", "slmops_lab.cli", "serve", str(folder), "--port", "0", *map(str, options)]
-    process = subprocess.Popen(
-        command, env={**os.environ, TOKEN_VARIABLE: token}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe: nobody would empty it)
+    environment = {**os.environ, TOKEN_VARIABLE: token}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         told = process.stdout.readline()
         if not told.startswith("Serving at "):
-            said = process.communicate(timeout=60)[1].strip().splitlines() or ["it said nothing"]
+            process.wait(timeout=60)
+            errors.seek(0)
+            said = errors.read().strip().splitlines() or ["it said nothing"]
             raise CourseError(f"The endpoint did not start: {said[-1].removeprefix('slmops: ')}")
         yield told.split()[-1], token
     finally:
@@ -545,3 +560,4 @@ def running(folder, *options, token=None):
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+        errors.close()

@@ -53,6 +53,7 @@ def test_the_border_passes(budgets):
         ("till: {at_most: {p95_ms: fast}}", "till.at_most.p95_ms: Input should be a valid number"),
         ("till: {atmost: {p95_ms: 3}}", "till.atmost: Extra inputs are not permitted"),
         ("till: {}", "the profile 'till' asks for nothing"),
+        ("till: {at_least: {x: 1}, at_most: {x: 2}}", "x has two budgets"),
         ("till: [", "is no YAML"),
         ("", "the file: Input should be a valid dictionary"),
         ("- a", "the file: Input should be a valid dictionary"),

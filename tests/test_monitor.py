@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import numpy
@@ -20,6 +21,7 @@ from slmops_lab.settings import ROOT, CourseError
         ("see https://shop.example/o?id=3&m=a@b.c now", "see [link] now"),
         ("ORD/6TFG-25 or l5x-2087-oqe", "[order] or [order]"),
         ("size 42, 2 boots, at 18:30", "size 42, 2 boots, at 18:30"),
+        ("07946095812pls, phone07946095812", "[number]pls, phone[number]"),
         ("", ""),
     ],
 )
@@ -49,6 +51,30 @@ def test_a_log_line_holds_no_personal_data_and_a_cut_line_is_left_out(tmp_path):
     silent = monitor.RequestLog()
     silent.write("x", "y")
     assert silent.read() == []
+
+
+def test_a_log_goes_on_after_a_crash_and_reads_on(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "cut o')
+    log = monitor.RequestLog(path)
+    log.write("b", "c")
+    assert [line["text"] for line in log.read()] == ["a", "b"]
+
+
+def test_redaction_takes_long_lines_in_its_stride():
+    work = {}
+    for length in (20_000, 40_000):
+        begun = time.process_time()
+        monitor.redact("-" * length + "a" * length + "1-" * length)
+        work[length] = time.process_time() - begun
+    assert work[40_000] < 1 + 3 * work[20_000]  # twice the work, not four times
+
+
+def test_missing_values_are_drift_too():
+    rng = numpy.random.default_rng(3)
+    whole, holes = rows(rng, 200), rows(rng, 100)
+    holes.loc[:60, ["length", "label"]] = None
+    assert monitor.drift(whole, holes)["drifted"].all()
 
 
 def test_metrics_are_readable_and_count():

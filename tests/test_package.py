@@ -111,6 +111,16 @@ def test_nobody_goes_back_to_an_older_version(packed, keys, installed):
         package.verify(packed, keys[1], newer_than=installed)
 
 
+def test_another_product_of_the_same_signer_is_refused(packed, keys):
+    assert package.verify(packed, keys[1], name="desk")
+    with pytest.raises(CourseError, match="it is 'desk' and not 'phone'"):
+        package.verify(packed, keys[1], newer_than="0.1", name="phone")
+
+
+def test_every_file_can_be_read_by_whoever_runs_it(packed):
+    assert {stat.S_IMODE(file.stat().st_mode) & 0o444 for file in packed.iterdir()} == {0o444}
+
+
 def test_a_signed_folder_that_is_no_package(packed, keys, tmp_path):
     from model_signing import signing
 

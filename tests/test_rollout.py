@@ -23,7 +23,7 @@ def fleet(new=OLD, size=1_000, seed=0, **more):
 
 def test_a_good_version_reaches_the_fleet(tmp_path):
     devices = fleet()
-    controller = rollout.Controller(plan(), tmp_path / "state.json")
+    controller = rollout.Controller(plan(), tmp_path / "state.json", "2.0.0")
     history = devices.run(controller)
     assert controller.state["status"] == "done"
     assert list(controller.log["decision"]) == ["start", "next group", "done"]
@@ -35,7 +35,7 @@ def test_a_good_version_reaches_the_fleet(tmp_path):
 def test_a_slightly_worse_version_is_stopped_at_the_canary_and_goes_back(tmp_path):
     needed = rollout.messages_needed(0.7, 0.06)
     devices = fleet(WORSE)
-    controller = rollout.Controller(plan(needed), tmp_path / "state.json")
+    controller = rollout.Controller(plan(needed), tmp_path / "state.json", "2.0.0")
     history = devices.run(controller)
     assert controller.state["status"] == "rolled back"
     assert "canary: 6" in controller.log["why"].iloc[-1]
@@ -48,7 +48,7 @@ def test_how_often_a_worse_version_is_found_and_a_good_one_stopped(tmp_path):
     ends = {"worse": [], "same": []}
     for name, right in (("worse", WORSE), ("same", OLD)):
         for seed in range(40):
-            controller = rollout.Controller(plan(needed), tmp_path / f"{name}{seed}.json")
+            controller = rollout.Controller(plan(needed), tmp_path / f"{name}{seed}.json", "2.0.0")
             fleet(right, size=2_000, seed=seed).run(controller, hours=400)
             ends[name].append(controller.state["status"] == "rolled back")
     assert binomtest(sum(ends["worse"]), 40, 0.9, alternative="less").pvalue > 0.001
@@ -57,7 +57,7 @@ def test_how_often_a_worse_version_is_found_and_a_good_one_stopped(tmp_path):
 
 def test_a_tampered_package_runs_nowhere(tmp_path):
     devices = fleet(tampered=True)
-    controller = rollout.Controller(plan(), tmp_path / "state.json")
+    controller = rollout.Controller(plan(), tmp_path / "state.json", "2.0.0")
     devices.run(controller)
     assert controller.state["status"] == "rolled back"
     assert not (devices.state == rollout.NEW).any()
@@ -74,7 +74,7 @@ def test_real_devices_are_asked_and_a_refusal_counts(tmp_path):
         raise CourseError("model.onnx was changed after it was signed")
 
     devices = fleet(real=real, reals=10)
-    controller = rollout.Controller(plan(), tmp_path / "state.json")
+    controller = rollout.Controller(plan(), tmp_path / "state.json", "2.0.0")
     devices.run(controller)
     assert devices.real_answers == [1, 0, 1]
     assert set(asked) <= devices.reals
@@ -85,13 +85,13 @@ def test_real_devices_are_asked_and_a_refusal_counts(tmp_path):
 def test_another_controller_goes_on_where_the_killed_one_was(tmp_path):
     devices = fleet()
     path = tmp_path / "state.json"
-    first = rollout.Controller(plan(600), path)
+    first = rollout.Controller(plan(600), path, "2.0.0")
     devices.run(first, hours=3)
     before = devices.history[-1]
     del first
     devices.run(None, hours=6)  # nobody decides: nothing new is opened
     assert not (devices.state[devices.group == 1] == rollout.NEW).any()
-    second = rollout.Controller(plan(600), path)
+    second = rollout.Controller(plan(600), path, "2.0.0")
     assert second.state["open"] == 1
     devices.run(second)
     assert list(second.log["decision"]) == ["start", "next group", "done"]
@@ -101,25 +101,27 @@ def test_another_controller_goes_on_where_the_killed_one_was(tmp_path):
 def test_a_decision_that_was_noted_but_not_carried_out_is_carried_out(tmp_path):
     devices = fleet()
     path = tmp_path / "state.json"
-    rollout.Controller(plan(), path).decide(devices.seen())  # killed right after it was written
+    rollout.Controller(plan(), path, "2.0.0").decide(devices.seen())  # killed right after it was written
     assert json.loads(path.read_text())["open"] == 1
-    controller = rollout.Controller(plan(), path)
+    controller = rollout.Controller(plan(), path, "2.0.0")
     devices.run(controller)
     assert list(controller.log["decision"]) == ["start", "next group", "done"]
 
 
 def test_the_file_of_another_plan_or_of_nothing(tmp_path):
     path = tmp_path / "state.json"
-    rollout.Controller(plan(), path).decide(fleet().seen())
-    with pytest.raises(CourseError, match="belongs to a rollout with another plan"):
-        rollout.Controller(plan(messages=5), path)
+    rollout.Controller(plan(), path, "2.0.0").decide(fleet().seen())
+    with pytest.raises(CourseError, match="belongs to a rollout of another plan"):
+        rollout.Controller(plan(messages=5), path, "2.0.0")
+    with pytest.raises(CourseError, match="belongs to a rollout of another release"):
+        rollout.Controller(plan(), path, "3.0.0")  # else it would go to everybody at once
     path.write_text("{")
     with pytest.raises(CourseError, match="holds no rollout"):
-        rollout.Controller(plan(), path)
+        rollout.Controller(plan(), path, "2.0.0")
 
 
 def test_the_same_seed_is_the_same_fleet(tmp_path):
-    runs = [fleet(seed=3).run(rollout.Controller(plan(), tmp_path / f"{i}.json")) for i in range(2)]
+    runs = [fleet(seed=3).run(rollout.Controller(plan(), tmp_path / f"{i}.json", "2.0.0")) for i in range(2)]
     assert runs[0].equals(runs[1])
 
 
@@ -167,6 +169,19 @@ def test_the_hawkbit_request_says_the_same(tmp_path):
         shares.append(left * group["targetPercentage"] / 100)
         left -= shares[-1]
         assert group["errorAction"]["action"] == "PAUSE"
+        assert group["successAction"]["action"] == "NEXTGROUP"
         assert group["successCondition"] == {"condition": "THRESHOLD", "expression": "90"}
     assert shares == pytest.approx([0.02, 0.18, 0.8], abs=1e-6)
     assert told["distributionSetId"] == 6 and json.dumps(told)
+
+
+def test_failures_of_a_group_that_has_passed_still_count(tmp_path):
+    controller = rollout.Controller(plan(), tmp_path / "state.json", "2.0.0")
+    devices = fleet()
+    devices.run(controller, hours=2)
+    while controller.state["open"] < 2:
+        devices.run(controller, hours=1)
+    devices.state[numpy.flatnonzero(devices.group == 0)[:10]] = rollout.FAILED
+    devices.run(controller, hours=1)
+    assert controller.state["status"] == "rolled back"
+    assert "canary: 1" in controller.log["why"].iloc[-1]

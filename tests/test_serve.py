@@ -295,6 +295,32 @@ def test_a_client_that_leaves_ends_the_work(slow, stream):
         assert served.client().chat.completions.create(model="m", messages=CHAT).choices
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_the_queue_frees_its_place(slow, stream):
+    with InThread(serve.application(slow, "m", TOKEN, serve.Limits(queue=1))) as served:
+        held = threading.Thread(target=lambda: served.client().chat.completions.create(model="m", messages=CHAT))
+        held.start()
+        until(lambda: slow.asked)
+        with pytest.raises(openai.APITimeoutError):
+            served.client().with_options(timeout=0.5).chat.completions.create(model="m", messages=CHAT, stream=stream)
+        seen = {"Authorization": f"Bearer {TOKEN}"}
+        until(lambda: "slmops_requests_inside 1.0" in httpx.get(f"{served.url}/metrics", headers=seen).text)
+        slow.go.set()
+        held.join(20)
+        assert len(slow.asked) == 1  # who had left was not generated for
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer(tmp_path):
+    log = tmp_path / "log.jsonl"
+    app = serve.application(Slow(going=True), "m", TOKEN, log=log)
+    log.unlink(missing_ok=True)
+    log.mkdir()
+    with InThread(app) as served:
+        assert served.client().chat.completions.create(model="m", messages=CHAT).choices
+        seen = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    assert 'slmops_requests_refused_total{reason="log_not_written"} 1.0' in seen
+
+
 def test_nobody_waits_for_ever(slow):
     with InThread(serve.application(slow, "m", TOKEN, serve.Limits(seconds=0.3))) as served:
         with pytest.raises(openai.InternalServerError, match=r"longer than 0\.3 s") as late:
