@@ -209,9 +209,7 @@ def answered(served, records, label, guided=False):
     said, ms = [], []
     for record in tqdm(records, desc=label, leave=False):
         guidance = ("lark_grammar", desk.task.grammar(record["text"])) if guided else None
-        most = (
-            64 + 6 * len(record["text"]) if guided else 64
-        )  # a copy is no longer than its message, however it is written
+        most = 64 + (len(json.dumps(record["text"])) if guided else 0)  # room for the longest copy
         with measure.timed() as elapsed:
             said.append(served.generate(desk.task.messages(record["text"]), most, guidance=guidance))
         ms.append(1_000 * elapsed.seconds)
