@@ -338,6 +338,9 @@ print(
 )
 
 # %% [markdown]
+# If the wrong one costs little here, remember how few messages these are, and that this student was tuned on one short job. What a family was trained with is the only form that
+# its makers have tested.
+#
 # ## 4.6 Serve it
 #
 # Other programs speak to a model over HTTP, mostly in the form that OpenAI's interface made common. `slmops serve FOLDER` does that: on this machine
@@ -982,6 +985,9 @@ plots.show(
 )
 
 # %% [markdown]
+# Where the interval of the difference (in shares, `low` to `high`) holds zero, so few answered messages and so short a training did not buy much that this test can see: more of both is the next turn of the loop. A large gap between
+# usual and drifted messages that stays is what an alarm is for.
+#
 # Then the way that every version goes: measured, packed, signed, registered, gate, canary, fleet. On the fleet, customers now write as the drifted messages do.
 
 # %%
