@@ -43,16 +43,19 @@ def drift(reference, window, alpha=0.05):
     all of them together raise a false alarm with a probability of at most about alpha. Returns a
     DataFrame, a row per column: test, statistic, p,
     drifted. The set-up follows Rabanser et al. 2019, https://arxiv.org/abs/1810.11953.
-    Raises CourseError where there is nothing to compare.
+    Fewer than 5 rows on a side cannot tell: p is 1. Raises CourseError where the columns differ.
     """
     import pandas  # here, so that an endpoint does not carry it
     from scipy import stats
 
-    if set(reference.columns) != set(window.columns) or reference.empty or window.empty:
-        raise CourseError("To find drift, give two tables with the same columns and at least one row each.")
+    if set(reference.columns) != set(window.columns):
+        raise CourseError("To find drift, give two tables with the same columns.")
     rows = {}
     for column in reference.columns:
         before, now = reference[column], window[column]
+        if min(len(before), len(now)) < 5:
+            rows[column] = {"test": "too few rows", "statistic": 0.0, "p": 1.0, "drifted": False}
+            continue
         numbers = pandas.api.types.is_numeric_dtype(before) and not pandas.api.types.is_bool_dtype(before)
         if numbers and not before.isna().any() and not now.isna().any():
             name, result = "Kolmogorov-Smirnov", stats.ks_2samp(before, now)
