@@ -712,7 +712,7 @@ pandas.Series(drops).rename(f"judged answers that show a drop from {100 * before
 
 # %% [markdown]
 # (One-sided test at 5 %, found with a probability of 90 %.) The plan: 2 % of the fleet, then 18 %, then the rest. Three looks at 5 % each would stop an equally good version too often, so each gets a third of it. As in [Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/), a group passes when
-# enough of its updates succeeded (here 90 %), and everything stops when too many failed (5 %). On top, its answers are compared with those of the devices that still run the old version.
+# enough of its updates succeeded (here 90 %), and everything stops when too many failed (5 %). On top, its answers are compared with those that the old version gave since the rollout began.
 
 # %%
 needed = rollout.messages_needed(before, 0.05, alpha=0.05 / 3)
