@@ -1,7 +1,6 @@
 """How fast is a deployed model, and how fast could it be here at most?"""
 
 import statistics
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -76,26 +75,17 @@ def load(client, model, chats, clients, **how):
     """
     import openai
 
-    rows, left, lock = [], list(chats), threading.Lock()
-
-    def ask():
-        while True:
-            with lock:
-                if not left:
-                    return
-                chat = left.pop(0)
-            begun, tokens, status = time.perf_counter(), 0, 200
-            try:
-                done = client.chat.completions.create(model=model, messages=chat, **how)
-                tokens = done.usage.completion_tokens
-            except openai.APIStatusError as error:
-                status = error.status_code
-            rows.append({"ms": 1e3 * (time.perf_counter() - begun), "tokens": tokens, "status": status})
+    def ask(chat):
+        begun, tokens, status = time.perf_counter(), 0, 200
+        try:
+            done = client.chat.completions.create(model=model, messages=chat, **how)
+            tokens = done.usage.completion_tokens
+        except openai.APIStatusError as error:
+            status = error.status_code
+        return {"ms": 1e3 * (time.perf_counter() - begun), "tokens": tokens, "status": status}
 
     with measure.timed() as elapsed, ThreadPoolExecutor(clients) as pool:
-        for done in [pool.submit(ask) for _ in range(clients)]:
-            done.result()
-    frame = pandas.DataFrame(rows)
+        frame = pandas.DataFrame(list(pool.map(ask, chats)))
     frame.attrs["seconds"] = elapsed.seconds
     return frame
 

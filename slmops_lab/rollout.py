@@ -182,7 +182,6 @@ class Fleet:
         self.offline = rng.beta(1, 6, size)  # how likely a device is off when it should ask
         self.memory_mb = rng.choice([512, 1_024, 2_048, 4_096], size, p=[0.01, 0.29, 0.4, 0.3])
         self.state = numpy.zeros(size, int)  # OLD, NEW, FAILED
-        self.verified = numpy.zeros(size, bool)
         self.why = {}  # device -> why its update failed
         self.real_answers = []
         self.judged = {"new": [0, 0], "old": [0, 0]}
@@ -229,7 +228,6 @@ class Fleet:
         return [], "the hash is not the signed one" if self.tampered else None
 
     def _install(self, device, rng, answers):
-        self.verified[device] = True
         if self.memory_mb[device] < 600 or rng.random() < 0.003:
             self.state[device] = FAILED
             self.why[device] = "not enough memory" if self.memory_mb[device] < 600 else "the disk is full"

@@ -389,7 +389,6 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
             return await answer.streamed()
         return await answer.whole()
 
-    app.state.metrics = metrics
     return app
 
 
