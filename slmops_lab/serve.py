@@ -525,7 +525,8 @@ def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0):
     try:
         listener = socket.create_server((host, port), family=family, backlog=128)  # clients wait from here on
     except OSError as error:
-        raise CourseError(f"Cannot serve at {host}:{port}: {error.strerror}. Give another --port.") from error
+        reason = os.strerror(error.errno) if error.errno else error.strerror  # the error's own text repeats the address
+        raise CourseError(f"Cannot serve at {host}:{port}: {reason}. Give another --port.") from error
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(seconds))
     print(f"Serving at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
