@@ -26,6 +26,7 @@ html_title = project
 html_theme_options = {"navbar_persistent": [], "show_toc_level": 2}
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["reading.js"]
 myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
@@ -39,7 +40,7 @@ if (VENDOR / "tex-svg.js").is_file():  # `make book` puts it there where npm is 
     mathjax_path = "vendor/tex-svg.js"
 if (VENDOR / "embed.js").is_file():
     nb_ipywidgets_js = {"vendor/embed.js": {}}
-    html_js_files = [("mathjax-hub.js", {"priority": 100})]
+    html_js_files.append(("mathjax-hub.js", {"priority": 100}))
 
 
 def alt_texts(app, docname, source):

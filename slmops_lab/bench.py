@@ -1,15 +1,20 @@
 """How fast is a deployed model, and how fast could it be here at most?"""
 
-import statistics
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy
 import pandas
 import psutil
 
 from slmops_lab import measure, runtime
-from slmops_lab.settings import threads
+from slmops_lab.settings import CourseError, threads
+
+# how compiled code words it
+NO_MEMORY = ("alloc", "map segment", "memory")
 
 
 def bandwidth(megabytes=512, rounds=5):
@@ -67,6 +72,64 @@ def _round(prompt, answer):
     return {"prompt": prompt, "first_ms": 1e3 * (first - begun), "per_second": rate, "cores": work / (ended - begun)}
 
 
+def reading(folder, tokens):
+    """Memory of a fresh PyTorch process that reads so many tokens and keeps the logits of all of them.
+
+    folder: a Hugging Face model. Returns the bytes {'loaded', 'added'}: before, and what the reading adds at most.
+    """
+    with measure.FreshProcess() as process:
+        return process.call(_read, str(folder), tokens)
+
+
+def _read(folder, tokens):
+    import torch
+
+    from slmops_lab import base_model
+
+    torch.set_num_threads(threads())
+    model, _ = base_model.open_model(folder)
+    ids = torch.arange(tokens)[None] % model.config.vocab_size
+    with torch.inference_mode():
+        model(ids[:, :8])  # what is set up once is not counted
+        measure.give_back()
+        loaded = psutil.Process().memory_info().rss
+        with measure.OwnPeak() as watch:
+            kept = model(ids)  # noqa: F841  still there when the watch looks for the last time
+    return {"loaded": loaded, "added": watch.peak - loaded}
+
+
+def on_device(folder, chats, cores, megabytes):
+    """Answer chats in a process that the system holds to so many cores and millions of bytes of memory.
+
+    folder: an ONNX Runtime GenAI model. Returns {'p95_ms', 'peak_memory_mb', 'confined'}, the last
+    of which is False where the system did not hold it to that (see `measure.confine`). Raises CourseError
+    where the model does not fit.
+    """
+    with measure.FreshProcess() as process:
+        confined = process.call(measure.confine, cores, megabytes)
+        try:
+            process.call(_open_quietly, str(folder))
+            times = [process.call(_answer, chat) for chat in [chats[0], *chats]][1:]  # the first warms up
+            peak = process.peak_memory()
+        except (MemoryError, BrokenProcessPool, RuntimeError, OSError, ImportError) as error:
+            if not isinstance(error, MemoryError | BrokenProcessPool) and not any(w in str(error) for w in NO_MEMORY):
+                raise
+            raise CourseError(f"{Path(folder).name} does not fit into {megabytes:,} MB of memory.") from error
+    return {"p95_ms": percentiles(times)["p95"], "peak_memory_mb": peak / 1e6, "confined": confined}
+
+
+def _open_quietly(folder):
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # compiled code writes there what the exception says anyway
+    _open(folder)
+
+
+def _answer(chat):
+    with measure.timed() as elapsed:
+        _served.generate(chat)
+    return 1e3 * elapsed.seconds
+
+
 def load(client, model, chats, clients, **how):
     """Ask an endpoint for an answer to every chat, `clients` requests at a time.
 
@@ -92,5 +155,4 @@ def load(client, model, chats, clients, **how):
 
 def percentiles(milliseconds):
     """{'p50', 'p95', 'p99'} of some times."""
-    cuts = statistics.quantiles(milliseconds, n=100, method="inclusive")
-    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+    return {f"p{cut}": float(numpy.percentile(milliseconds, cut)) for cut in (50, 95, 99)}

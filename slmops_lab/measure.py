@@ -78,6 +78,21 @@ def weight_bytes(folder):
     return sum(f.stat().st_size for pattern in WEIGHT_FILES for f in Path(folder).glob(pattern))
 
 
+def confine(cores, megabytes):
+    """From now on this process may use so many cores and so much memory, and the system sees to it.
+
+    Linux: the scheduler's affinity, and RLIMIT_DATA, which counts what a process can write to (millions of bytes).
+    Returns whether it does: on a system that is not Linux nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import resource
+
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    resource.setrlimit(resource.RLIMIT_DATA, (int(megabytes * 1e6),) * 2)
+    return True
+
+
 class FreshProcess:
     """A new Python process that runs functions one at a time.
 
@@ -102,11 +117,8 @@ class FreshProcess:
         return self.call(peak_memory)
 
 
-class MemoryWatch:
-    """Samples the resident size of this process's children until the block ends.
-
-    `peak` is the largest size that a single child process had, in bytes.
-    """
+class _Watch:
+    """Samples some processes' resident size until the block ends; `peak`, in bytes, is the largest of one."""
 
     def __init__(self, every=0.25):
         self.every = every
@@ -123,10 +135,34 @@ class MemoryWatch:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
+        self._sample(psutil.Process())  # a block shorter than a step, and what is still held at the end
 
     def _watch(self):
         me = psutil.Process()
         while not self._stop.wait(self.every):
-            for child in me.children(recursive=True):
-                with suppress(psutil.Error):  # it may have just ended
-                    self.peak = max(self.peak, child.memory_info().rss)
+            self._sample(me)
+
+    def _sample(self, me):
+        for process in self._watched(me):
+            with suppress(psutil.Error):  # it may have just ended
+                self.peak = max(self.peak, process.memory_info().rss)
+
+
+class MemoryWatch(_Watch):
+    """Samples the resident size of this process's children until the block ends.
+
+    `peak` is the largest size that a single child process had, in bytes.
+    """
+
+    def _watched(self, me):
+        return me.children(recursive=True)
+
+
+class OwnPeak(_Watch):
+    """The same of this process itself, for a block whose peak lies below an earlier one; samples every 5 ms."""
+
+    def __init__(self, every=0.005):
+        super().__init__(every)
+
+    def _watched(self, me):
+        return [me]

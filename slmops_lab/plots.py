@@ -1,6 +1,7 @@
 """Figures: one look, alt text, a takeaway."""
 
 import io
+import math
 
 import matplotlib
 
@@ -191,4 +192,28 @@ def columns(names, values, unit, top=100):
     highest = max(max(heights) for heights in values.values())
     axis.set(ylabel=unit, ylim=(0, top or 1.3 * highest))
     axis.legend(frameon=False, loc="best" if top else "upper left")
+    return figure
+
+
+def cycle(steps):
+    """Steps of a loop around a circle, an arrow from each to the next; returns the figure.
+
+    steps is {name: what stands below it}.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 4.4))
+    turns = [math.pi / 2 - 2 * math.pi * i / len(steps) for i in range(len(steps))]
+    places = [(1.5 * math.cos(turn), math.sin(turn)) for turn in turns]
+    for i, (name, below) in enumerate(steps.items()):
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[0]}
+        axis.annotate(f"{name}\n{below}", places[i], ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": "#666666",
+            "shrinkA": 38,
+            "shrinkB": 38,
+            "connectionstyle": "arc3,rad=-0.15",
+        }
+        axis.annotate("", places[(i + 1) % len(places)], places[i], arrowprops=arrow, zorder=1)
+    axis.set(xlim=(-2.1, 2.1), ylim=(-1.25, 1.25))
+    axis.axis("off")
     return figure

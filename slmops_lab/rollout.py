@@ -130,9 +130,8 @@ class Controller:
         if count["new"] < group.success * count["size"] or min(new[1], old[1]) < group.messages:
             return None
         p = p_worse(*new, *old) if group.messages else 1.0
-        shares = (
-            f"{_percent(new)} right, before {_percent(old)}, p = {p:.3f}" if group.messages else "no look at answers"
-        )
+        shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        shares = f"{_percent(new)} right, before {_percent(old)}, {shown}" if group.messages else "no look at answers"
         if p < self.plan.alpha:
             return self._end(seen, "rolled back", f"{group.name}: {shares}")
         if state["open"] == len(self.plan.groups):

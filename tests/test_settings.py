@@ -1,11 +1,12 @@
 import os
-import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from slmops_lab import settings
+from slmops_lab import offline, settings
 from slmops_lab.settings import CourseError
 
 
@@ -62,52 +63,74 @@ def test_course_error_is_one_line_in_a_notebook():
     assert CourseError("This and that.")._render_traceback_() == ["CourseError: This and that."]
 
 
-NATIVE = """
-import ctypes, os, sys
-# a network namespace of our own: nothing can leave, and the kernel counts who tried
-if ctypes.CDLL(None, use_errno=True).unshare(0x10000000 | 0x40000000):
-    sys.exit(77)
-def attempts():
-    ip, values = [line.split() for line in open("/proc/self/net/snmp") if line.startswith("Ip:")]
-    return int(values[ip.index("OutNoRoutes")])
-if sys.argv[1] == "attempt":
-    import socket
-    try:
-        socket.create_connection(("192.0.2.1", 80), 1)
-    except OSError:
-        pass
-elif sys.argv[1] == "python":
-    try:
-        exec(sys.argv[2])
-    except SystemExit:
-        pass
-else:
-    from slmops_lab import runtime
-    chat = [{"role": "user", "content": "hello"}]
-    for kind in ("genai", "foundry"):
-        served = runtime.open_runtime(kind, sys.argv[2])
-        served.generate(chat, 4)
-        served.close()
-print("attempts", attempts())
+REPORTS = """
+import sys
+import onnxruntime_genai as og  # not by way of slmops_lab, whose import sets the switches
+kept = og.Model(sys.argv[1])
+"""
+SERVED = """
+import sys
+from slmops_lab import runtime
+for kind in ("genai", "foundry"):
+    served = runtime.open_runtime(kind, sys.argv[1])
+    served.generate([{"role": "user", "content": "hello"}], 4)
+    served.close()
+"""
+CONNECTS = """
+import socket
+try:
+    socket.create_connection(("192.0.2.1", 80), 1)
+except OSError as error:
+    print(error)
 """
 
 
-def native(*arguments, env=None):
-    if not sys.platform.startswith("linux"):
-        pytest.skip("only Linux has network namespaces")
-    env = {name: value for name, value in (env or os.environ).items() if name != "PYTHONPATH"}  # no guard in Python
-    done = subprocess.run([sys.executable, "-c", NATIVE, *map(str, arguments)], env=env, capture_output=True, text=True)
-    if done.returncode == 77:
+def attempts(code, *arguments, **how):
+    tried, printed = offline.run(code, *arguments, **how)
+    if tried is None:
         pytest.skip("this system lets no test make a network namespace")
-    return done
+    return tried, printed
 
 
-def test_native_code_attempts_no_connection(tiny_onnx, tmp_path):
+def test_native_code_attempts_no_connection(tiny_onnx, tmp_path, monkeypatch):
     """Telemetry in compiled code passes every Python guard; the kernel's counter sees it."""
-    assert re.search("attempts [1-9]", native("attempt").stdout), "the counter must see an attempt"
-    env = os.environ | {"SLMOPS_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-    done = native("serve", tiny_onnx, env=env)
-    assert "attempts 0" in done.stdout, done.stdout + done.stderr[-2000:]
+    monkeypatch.setenv("SLMOPS_HOME", str(tmp_path / "home"))
+    tried, printed = attempts(CONNECTS)
+    assert tried > 0 and "unreachable" in printed, "the counter must see an attempt"
+    assert attempts(REPORTS, tiny_onnx, switches=False, stay=12)[0] > 0, "without the switches it does report"
+    assert attempts(REPORTS, tiny_onnx, stay=12)[0] == 0
+    assert attempts(SERVED, tiny_onnx, stay=12)[0] == 0
+
+
+def test_code_without_a_network_leaves_nothing_at_home():
+    assert attempts("import pathlib; (pathlib.Path.home() / 'left').touch(); print('done')") == (0, "done")
+    assert not (Path.home() / "left").exists()
+
+
+def test_without_a_network_what_is_printed_comes_back_whole():
+    assert attempts("print('two\\x0clines', end='')") == (0, "two\x0clines")
+    assert attempts("import os; print(os.environ.get('PYTHONPATH'))") == (0, "None")
+
+
+def test_code_that_ends_itself_stays_as_well():
+    begun = time.monotonic()
+    assert attempts("print('x'); raise SystemExit(0)", stay=2) == (0, "x")
+    assert time.monotonic() - begun >= 2
+
+
+def test_without_a_network_code_runs_with_or_without_the_switches():
+    code = "import os, sys; print(sys.argv[1], os.environ.get('ORT_DISABLE_TELEMETRY'))"
+    assert attempts(code, "x") == (0, "x 1")
+    assert attempts(code, "x", switches=False) == (0, "x None")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [("1/0", "ZeroDivisionError"), ("import os; os._exit(3)", r"no reason given \(exit code 3\)")]
+)
+def test_code_that_fails_without_a_network_says_so(code, reason):
+    attempts("")
+    with pytest.raises(CourseError, match=f"without a network failed: .*{reason}"):
+        offline.run(code)
 
 
 def test_the_guard_of_the_notebook_tests_refuses(guarded):
