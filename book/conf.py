@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas
 
-from slmops_lab import chapters, claims
+from slmops_lab.course import chapters, claims
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -35,14 +35,15 @@ run = settings.start(dataset, base_model, profile, seed)
 # do you expect a sensible answer from a model thousands of times smaller than the famous ones?
 
 # %%
-from slmops_lab import base_model as models
-from slmops_lab import evaluate, measure
+from slmops_lab.training import base_model as models
+from slmops_lab import measure
+from slmops_lab.evaluation import baselines, generation, scoring
 
 folder = models.fetch(run.base_model)
 model, tokenizer = models.open_model(folder)
 question = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 with measure.timed() as elapsed:
-    print(evaluate.generate(model, tokenizer, [question], label=None)[0])
+    print(generation.generate(model, tokenizer, [question], label=None)[0])
 
 # %%
 print(
@@ -71,7 +72,7 @@ print("the formula is right to one per cent:", abs(found / expected - 1) < 0.01)
 # (fp32 and bf16 are numbers with a point in 32 and 16 bits, int8 and int4 whole numbers in 8 and 4.)
 
 # %%
-from slmops_lab import plots
+from slmops_lab.course import plots
 
 bits = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
 sizes = {name: parameters * n / 8 / 1e6 for name, n in bits.items()}
@@ -101,7 +102,7 @@ print(f"for {tokens} tokens: cache {cache / 1e6:.1f} MB, logits {logits / 1e6:.1
 # %%
 import torch
 
-from slmops_lab import bench
+from slmops_lab.operations import bench
 
 with torch.inference_mode():
     remembered = model(torch.arange(tokens)[None], logits_to_keep=1).past_key_values
@@ -189,7 +190,7 @@ print("DeepSeek-V3 has", round(shapes.loc["DeepSeek-V3", "billion weights"]), "b
 # %%
 import sympy
 
-from slmops_lab import widgets
+from slmops_lab.course import widgets
 
 billions, per_weight, per_token, length, users, memory = sympy.symbols(
     "billions per_weight per_token length users memory"
@@ -219,7 +220,7 @@ widgets.explorer(
 # %%
 import math
 
-from slmops_lab import data
+from slmops_lab.task import data
 from torch.nn.functional import cross_entropy
 
 desk = data.load(run.dataset)
@@ -250,7 +251,7 @@ import tempfile
 from pathlib import Path
 
 from scipy.special import log_softmax
-from slmops_lab import export, runtime
+from slmops_lab.deployment import export, runtime
 
 scratch = Path(tempfile.mkdtemp())
 onnx = {name: export.to_onnx(folder, scratch / name, name) for name in export.PRECISIONS}
@@ -304,7 +305,7 @@ plots.show(
 del states
 
 # %%
-from slmops_lab import compress
+from slmops_lab.training import compression
 
 
 def tokens_per_second(model, count=12):
@@ -324,7 +325,7 @@ layers = len(turned)
 pruned = {"nothing": tried(model)}
 for gone in sorted({max(1, round(layers * share)) for share in (0.07, 0.2, 0.4)}):
     keep = [layer for layer in range(layers) if layer not in least[:gone]]
-    pruned[f"{len(keep)} of {layers} layers"] = tried(compress.keep_layers(model, keep))
+    pruned[f"{len(keep)} of {layers} layers"] = tried(compression.keep_layers(model, keep))
 
 # %% [markdown]
 # The same with a finer knife: each layer holds a list of *neurons*. Which matter? Those that are often strongly active and whose output has large weights.
@@ -464,8 +465,8 @@ for message in desk.task.messages(example["text"], explain=True):
 count = 32
 records = desk.test[:count]
 chats = [desk.task.messages(r["text"], explain=True) for r in records]
-texts = evaluate.generate(model, tokenizer, chats, max_new_tokens=40)
-zero_shot = evaluate.score(desk.task, records, texts)
+texts = generation.generate(model, tokenizer, chats, max_new_tokens=40)
+zero_shot = scoring.score(desk.task, records, texts)
 zero_shot.table().round(3)
 
 # %% [markdown]
@@ -486,8 +487,8 @@ for said in texts[:3]:
 # labels, and the shape of the order numbers seen in training for the rest. It takes seconds and no language model.
 
 # %%
-guesses = evaluate.keyword_baseline(desk.task, desk.train, [r["text"] for r in desk.test])
-keywords = evaluate.score(desk.task, desk.test, [desk.task.write(g) for g in guesses])
+guesses = baselines.keyword_baseline(desk.task, desk.train, [r["text"] for r in desk.test])
+keywords = scoring.score(desk.task, desk.test, [desk.task.write(g) for g in guesses])
 keywords.table().round(3)
 
 # %%
@@ -516,7 +517,7 @@ print("keywords stay below 80 %:", keywords.exact < 0.8)
 # answers stay under (of so few messages, hardly more than the slowest).
 
 # %%
-from slmops_lab import gate
+from slmops_lab.deployment import gate
 
 kinds_of_device = {"till": {"cores": 2, "megabytes": 2_000}, "handheld": {"cores": 1, "megabytes": 500}}
 most = {"times the perplexity": 1.5, "p95_ms": 8_000}
@@ -568,16 +569,19 @@ passed
 # that people judge six answers per device and day. In a company that is work.)
 
 # %%
-from slmops_lab import rollout
+from slmops_lab.operations import rollout
+from slmops_lab.operations.fleet import Fleet
 
-fewer = evaluate.keyword_baseline(desk.task, desk.train[: max(2, len(desk.train) // 8)], [r["text"] for r in desk.test])
-careless = evaluate.score(desk.task, desk.test, [desk.task.write(g) for g in fewer])
+fewer = baselines.keyword_baseline(
+    desk.task, desk.train[: max(2, len(desk.train) // 8)], [r["text"] for r in desk.test]
+)
+careless = scoring.score(desk.task, desk.test, [desk.task.write(g) for g in fewer])
 right = {"old": keywords.rows["exact"], "new": careless.rows["exact"]}
 print({version: f"{100 * rows.mean():.1f} % right" for version, rows in right.items()})
 plan = rollout.Plan(
     groups=[{"name": "canary", "share": 0.05, "messages": 400}, {"name": "everybody", "share": 0.95, "messages": 400}]
 )
-fleet = rollout.Fleet(2_000, plan, right, package_mb=5, seed=run.seed)
+fleet = Fleet(2_000, plan, right, package_mb=5, seed=run.seed)
 controller = rollout.Controller(plan, scratch / "rollout.json", "1.1.0")
 history = fleet.run(controller)
 print(controller.log.to_string(index=False))
@@ -600,11 +604,11 @@ plots.show(
 # Nowhere, if the software around the model sends nothing. To see it, run the model where no network is at all: Linux gives a process a network of its own, without any connection, and counts what it tried to send (to itself included).
 
 # %%
-from slmops_lab import offline
+from slmops_lab.operations import offline
 
 ASK = """
 import sys
-from slmops_lab import runtime
+from slmops_lab.deployment import runtime
 served = runtime.GenAIRuntime(sys.argv[1])
 print(served.generate([{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]))
 """
@@ -658,9 +662,9 @@ print("with the switches nobody calls home:", "not tried on this system" if seen
 # is gathered for longer than these seconds is not seen. And a private model is not yet a private system. What is *logged* counts, too:
 
 # %%
-from slmops_lab import monitor
+from slmops_lab.deployment.endpoint import observability
 
-monitor.redact("Where is TT-48213? Write to jo.field@mail.example or call +44 20 7946 0958.")
+observability.redact("Where is TT-48213? Write to jo.field@mail.example or call +44 20 7946 0958.")
 
 # %% [markdown]
 # It finds patterns, not people: a name or a street in the text stays. Where that is not enough, log no text.
@@ -672,18 +676,19 @@ monitor.redact("Where is TT-48213? Write to jo.field@mail.example or call +44 20
 
 # %%
 from peft import LoraConfig
-from slmops_lab import adapters, training
+from slmops_lab.task import encoding
+from slmops_lab.training import adapters, trainer
 
 region = desk.drift or desk.train
 half = len(region) // 2
 learn, check_on = region[:half][: run.pick(full=24, quick=8)], region[half:][: run.pick(full=20, quick=8)]
 clock = {}
 with measure.timed() as clock["prepare the data"]:
-    lessons = [training.encode(tokenizer, desk.task.messages(r["text"]), desk.task.write(r["answer"])) for r in learn]
+    lessons = [encoding.encode(tokenizer, desk.task.messages(r["text"]), desk.task.write(r["answer"])) for r in learn]
 with measure.timed() as clock["train"]:
     pupil = adapters.attach(model, LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
     one_by_one = {"per_device_train_batch_size": 1, "learning_rate": 7e-4}
-    training.train(pupil, tokenizer, lessons, "tuning", num_train_epochs=2, seed=run.seed, **one_by_one)
+    trainer.train(pupil, tokenizer, lessons, "tuning", num_train_epochs=2, seed=run.seed, **one_by_one)
     model = pupil.merge_and_unload()
 
 # %%
@@ -693,11 +698,11 @@ with measure.timed() as clock["quantize"]:
     onnx["north"] = export.to_onnx(scratch / "north", scratch / "north-int4", "int4")
 with measure.timed() as clock["test"]:
     served = runtime.GenAIRuntime(onnx["north"])
-    tested = evaluate.score(desk.task, check_on, [served.generate(desk.task.messages(r["text"])) for r in check_on])
+    tested = scoring.score(desk.task, check_on, [served.generate(desk.task.messages(r["text"])) for r in check_on])
     served.close()
 
 # %%
-from slmops_lab import package
+from slmops_lab.deployment import package
 
 private, public = package.make_keys(scratch / "keys")
 with measure.timed() as clock["pack and sign"]:
@@ -727,15 +732,17 @@ tested.table().round(3)
 # %%
 import mlflow
 
-sources = [*sorted((settings.ROOT / "slmops_lab").glob("*.py")), settings.ROOT / "notebooks/01_introduction.py"]
-code = settings.sha256_of(*sources)[:16]
+from slmops_lab import files
+
+sources = [*sorted((settings.ROOT / "slmops_lab").rglob("*.py")), settings.ROOT / "notebooks/01_introduction.py"]
+code = files.sha256_of(*sources)[:16]
 store = f"sqlite:///{scratch / 'registry.db'}"
 registry = mlflow.MlflowClient(store, store)
 registry.create_registered_model(desk.task.name)
 
 
 def register(folder, version, alias, **tags):
-    digest = settings.sha256_of(*sorted(folder.glob("*.onnx*")))[:16]
+    digest = files.sha256_of(*sorted(folder.glob("*.onnx*")))[:16]
     tags |= {"version": version, "weights": digest, "code": code}
     made = registry.create_model_version(
         desk.task.name, folder.as_uri(), tags={name: str(value) for name, value in tags.items()}
@@ -829,7 +836,7 @@ print(*unified_diff(*lines, "blueprint", "till 0042", lineterm="", n=1), sep="\n
 # at full power day and night; nobody's working hours are in it.
 
 # %%
-read = sum(len(training.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
+read = sum(len(encoding.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
 written = sum(len(tokenizer(desk.task.write(r["answer"])).input_ids) for r in records) / len(records)
 print(f"a message: {read:.0f} tokens read, {written:.0f} written")
 
@@ -925,7 +932,7 @@ print(f"{race['ms'].median():.0f} ms per message, at most {per_day:,.0f} message
 # %%
 import onnxruntime
 
-model = compress.keep_layers(model, range(min(6, layers))).eval()
+model = compression.keep_layers(model, range(min(6, layers))).eval()
 model.save_pretrained(scratch / "six")
 tokenizer.save_pretrained(scratch / "six")
 six = export.to_onnx(scratch / "six", scratch / "six-fp32", "fp32")
@@ -1021,7 +1028,7 @@ plots.show(
 # measured. The rows fill up as you go.
 
 # %%
-from slmops_lab import claims
+from slmops_lab.course import claims
 
 pandas.DataFrame(
     [
@@ -1044,7 +1051,7 @@ pandas.DataFrame(
 megabytes_bf16 = ...
 
 # %% tags=["check"]
-from slmops_lab.exercises import check
+from slmops_lab.course.exercises import check
 
 check(
     "1.1",
@@ -1065,9 +1072,11 @@ check(
 # ### Exercise 1.2: how sure is sure?
 #
 # 80 of 100 messages right: what is the width of the 95 % interval, in points? And for 800 of 1,000?
-# Give a pair. `evaluate.proportion` takes a list of booleans. The second should be about a third of the first.
+# Give a pair. `intervals.proportion` takes a list of booleans. The second should be about a third of the first.
 
 # %% tags=["exercise"]
+from slmops_lab.evaluation import intervals
+
 widths = ...
 
 # %% tags=["check"]
@@ -1084,7 +1093,7 @@ check(
 #
 # ```python
 # def width(right, total):
-#     interval = evaluate.proportion([True] * right + [False] * (total - right))
+#     interval = intervals.proportion([True] * right + [False] * (total - right))
 #     return 100 * (interval["high"] - interval["low"])
 #
 #

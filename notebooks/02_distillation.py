@@ -30,14 +30,16 @@ own_words = 160  # the student answers so many in 2.8, under the teacher's eyes
 submit_to_azure = False  # needs a workspace, and costs money
 
 # %%
-from slmops_lab import base_model as models
-from slmops_lab import compress, data, settings
+from slmops_lab.training import base_model as models
+from slmops_lab import settings
+from slmops_lab.task import data
+from slmops_lab.training import compression
 
 run = settings.start(dataset, base_model, profile, seed)
 desk = data.load(run.dataset)
 teacher, tokenizer = models.open_model(models.fetch(run.base_model))
 depth = teacher.config.num_hidden_layers
-keep = compress.spread(depth, student_layers or max(2, round(depth / 3)))  # see 2.6
+keep = compression.spread(depth, student_layers or max(2, round(depth / 3)))  # see 2.6
 
 # %% [markdown]
 # ## 2.1 What the model learns from
@@ -46,15 +48,17 @@ keep = compress.spread(depth, student_layers or max(2, round(depth / 3)))  # see
 # should learn to write the answer, not the customer's message. Check it by decoding both parts of one example.
 
 # %%
-from slmops_lab import training
+from slmops_lab import settings
+from slmops_lab.task import encoding
+from slmops_lab.training import trainer
 
 
 def example_of(record, tokenizer=tokenizer):
-    return training.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
+    return encoding.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
 
 
 example = example_of(desk.train[0])
-counted = [token for token in example["labels"] if token != training.IGNORE]
+counted = [token for token in example["labels"] if token != encoding.IGNORE]
 print("all tokens:\n" + tokenizer.decode(example["input_ids"]))
 print("\ncounted in the loss:\n" + tokenizer.decode(counted))
 
@@ -74,7 +78,7 @@ others = desk.train[len(labelled) :] or desk.test  # a small data set of your ow
 held_out = others[: run.pick(full=240, quick=40)]
 epochs = run.pick(full=1, quick=2)
 learning_rate = 1.5e-4
-history = training.train(
+history = trainer.train(
     teacher,
     tokenizer,
     [example_of(record) for record in labelled],
@@ -85,7 +89,7 @@ history = training.train(
 )
 
 # %%
-from slmops_lab import plots
+from slmops_lab.course import plots
 
 plots.show(
     plots.curve(history),
@@ -106,14 +110,15 @@ import math
 import random
 
 import torch
-from slmops_lab import evaluate, measure
+from slmops_lab import measure
+from slmops_lab.evaluation import generation, intervals, scoring
 
 tests = desk.test[: run.pick(full=None, quick=120)]
 chats = [desk.task.messages(record["text"]) for record in tests]
-reader = copy.deepcopy(teacher).to(torch.bfloat16) if training.fast_bf16() else teacher
-said, log_probs = evaluate.generate_scored(reader, tokenizer, chats)
+reader = copy.deepcopy(teacher).to(torch.bfloat16) if settings.fast_bf16() else teacher
+said, log_probs = generation.generate_scored(reader, tokenizer, chats)
 sure = [math.exp(log_prob) for log_prob in log_probs]  # how likely it finds its own answer
-teacher_scores = evaluate.score(desk.task, tests, said)
+teacher_scores = scoring.score(desk.task, tests, said)
 teacher_scores.table().round(3)
 
 # %% [markdown]
@@ -122,7 +127,7 @@ teacher_scores.table().round(3)
 
 # %%
 import pandas
-from slmops_lab import teachers
+from slmops_lab.training import teachers
 
 texts = [record["text"] for record in tests]
 words = teachers.WordCounter(labelled, name="keyword baseline")
@@ -130,8 +135,8 @@ pairs = teachers.WordCounter(labelled, pairs=True, name="word pairs, tf-idf")
 rivals, gains = {}, {}
 for rival in (words, pairs):
     told = [one.text for one in rival.ask(desk.task, texts)]
-    rivals[rival.name] = evaluate.score(desk.task, tests, told)
-    gains[rival.name] = evaluate.difference(teacher_scores.rows["exact"], rivals[rival.name].rows["exact"], run.seed)
+    rivals[rival.name] = scoring.score(desk.task, tests, told)
+    gains[rival.name] = intervals.difference(teacher_scores.rows["exact"], rivals[rival.name].rows["exact"], run.seed)
 (100 * pandas.DataFrame(gains).T).round(1).rename_axis("teacher minus ...")
 
 # %% [markdown]
@@ -146,10 +151,10 @@ print("clearly better than word counting:", bool(min(gain["low"] for gain in gai
 
 # %%
 field = next(iter(desk.task.fields))  # the first one: in support_desk, what the customer wants
-teacher_pairs = evaluate.outcomes(field, tests, teacher_scores.readings)
-f1 = evaluate.macro_f1(teacher_pairs, run.seed)
+teacher_pairs = scoring.outcomes(field, tests, teacher_scores.readings)
+f1 = intervals.macro_f1(teacher_pairs, run.seed)
 print(f"macro-F1 of {field}: {f1['f1']:.3f} (95 % interval {f1['low']:.3f} to {f1['high']:.3f})")
-evaluate.confusions(teacher_pairs)
+scoring.confusions(teacher_pairs)
 
 # %% [markdown]
 # Would you have sorted these messages better? A teacher's confusions are the student's curriculum.
@@ -157,7 +162,7 @@ evaluate.confusions(teacher_pairs)
 # This took minutes, so it is put away at once. The folder carries a manifest: what it was made from, how, and how good it was.
 
 # %%
-from slmops_lab import artifacts
+from slmops_lab.course import artifacts
 
 how = {"learning_rate": learning_rate, "epochs": epochs, "examples": len(labelled)}
 marks = {"exact_match": teacher_scores.exact, "n": len(tests)}
@@ -252,8 +257,10 @@ rules = {
 
 # %%
 labels = {rule: [choose(*said) for said in zip(*told, strict=True)] for rule, choose in rules.items()}
-right = {rule: evaluate.score(desk.task, held_out, [one.text or "" for one in said]) for rule, said in labels.items()}
-quality = pandas.DataFrame({rule: evaluate.proportion(s.rows["exact"][s.rows["valid"]]) for rule, s in right.items()}).T
+right = {rule: scoring.score(desk.task, held_out, [one.text or "" for one in said]) for rule, said in labels.items()}
+quality = pandas.DataFrame(
+    {rule: intervals.proportion(s.rows["exact"][s.rows["valid"]]) for rule, s in right.items()}
+).T
 quality.insert(0, "labels kept", [s.rows["valid"].mean() for s in right.values()])
 quality.rename(columns={"share": "right"}).round(3)
 
@@ -262,7 +269,7 @@ quality.rename(columns={"share": "right"}).round(3)
 
 # %%
 for rule in list(rules)[3:]:
-    gain = evaluate.difference(right[rule].rows["exact"], right["the teacher"].rows["exact"], run.seed)
+    gain = intervals.difference(right[rule].rows["exact"], right["the teacher"].rows["exact"], run.seed)
     low, high = 100 * gain["low"], 100 * gain["high"]
     print(f"{rule}: {100 * gain['points']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})")
 
@@ -278,12 +285,12 @@ for rule in list(rules)[3:]:
 # valid JSON with known values, an order number must really stand in the message, and an answer less sure than even is left out, too.
 
 # %%
-from slmops_lab import distill
+from slmops_lab.training import distillation
 
 rule = max(rules, key=lambda rule: right[rule].exact)
 panel = teachers.Panel([labeller, pairs, words], rules[rule], name=rule)
 pool = desk.pool[: run.pick(full=pool_messages, quick=64)]
-answers = distill.label(panel, desk.task, pool, least_sure=0.5) if pool else []
+answers = distillation.label(panel, desk.task, pool, least_sure=0.5) if pool else []
 print(f"asked {rule}: {len(pool)} of {len(desk.pool):,} messages", "" if labeller is ours else labeller.usage)
 pandas.Series([a.problem or "usable" for a in answers]).value_counts().rename("answers").to_frame()
 
@@ -322,8 +329,8 @@ print(f"{len(tokenizer):,} tokens are {100 * vectors / full_size:.0f} % of all w
 # %%
 seen = [record["text"] for record in desk.train + desk.pool]
 seen += [tokenizer.decode(example_of(record)["input_ids"]) for record in labelled]
-small_teacher, small_tokenizer, kept_ids = compress.keep_vocabulary(reader, tokenizer, seen)
-first_teacher, first_tokenizer, _ = compress.keep_vocabulary(reader, tokenizer, [], first=len(kept_ids))
+small_teacher, small_tokenizer, kept_ids = compression.keep_vocabulary(reader, tokenizer, seen)
+first_teacher, first_tokenizer, _ = compression.keep_vocabulary(reader, tokenizer, [], first=len(kept_ids))
 print(f"{len(kept_ids):,} tokens kept: {millions(small_teacher):.1f} of {full_size:.1f} million weights are left")
 
 gone = sorted(set(range(len(tokenizer))) - set(kept_ids.tolist()))
@@ -340,8 +347,8 @@ few = range(min(48, len(chats)))
 cuts = {"tokens in use": (small_teacher, small_tokenizer), "first merges": (first_teacher, first_tokenizer)}
 outcome = {}
 for name, (model, words) in cuts.items():
-    again = evaluate.generate(model, words, [chats[i] for i in few], label=name)
-    scores = evaluate.score(desk.task, [tests[i] for i in few], again)
+    again = generation.generate(model, words, [chats[i] for i in few], label=name)
+    scores = scoring.score(desk.task, [tests[i] for i in few], again)
     outcome[name] = {"answers unchanged": sum(again[i] == said[i] for i in few) / len(few), "exact match": scores.exact}
 outcome["no cut"] = {"answers unchanged": 1.0, "exact match": teacher_scores.first(len(few)).exact}
 del cuts, model, first_teacher
@@ -363,9 +370,9 @@ print(
 # answer before any training?
 
 # %%
-student = compress.keep_layers(small_teacher, keep).float()  # it will be trained, with 32 bits
+student = compression.keep_layers(small_teacher, keep).float()  # it will be trained, with 32 bits
 print("layers kept:", keep)
-evaluate.generate(student, small_tokenizer, chats[:1], max_new_tokens=20, label=None)[0]
+generation.generate(student, small_tokenizer, chats[:1], max_new_tokens=20, label=None)[0]
 
 # %%
 print(f"teacher {full_size:.1f} million weights, student {millions(student):.1f} million")
@@ -399,7 +406,7 @@ print(f"{student.config.max_position_embeddings:,}")
 
 # %%
 try:
-    distill.study(reader, tokenizer, [example], student_tokenizer=small_tokenizer)
+    distillation.study(reader, tokenizer, [example], student_tokenizer=small_tokenizer)
 except settings.CourseError as refusal:
     print(refusal)
 del reader, ours, labeller, panel  # 16 bits or not, the whole teacher has done its work
@@ -410,7 +417,7 @@ del reader, ours, labeller, panel  # 16 bits or not, the whole teacher has done 
 
 # %%
 inside = list(range(2, len(keep), 2))  # every second of the kept layers: half of the memory
-studied, _ = distill.study(
+studied, _ = distillation.study(
     small_teacher,
     small_tokenizer,
     [example_of(lesson, small_tokenizer) for lesson in lessons],
@@ -486,14 +493,14 @@ trial = random.Random(run.seed).sample(studied, min(len(studied), run.pick(full=
 
 # %%
 def nats(model, records):
-    _, chances = distill.study(model, small_tokenizer, [example_of(record, small_tokenizer) for record in records])
+    _, chances = distillation.study(model, small_tokenizer, [example_of(record, small_tokenizer) for record in records])
     return [-math.log(max(chance, 1e-300)) for chance in chances]
 
 
 def attempt(label, way, examples=trial, **dials):
     pupil = copy.deepcopy(student)
     usual = {"num_train_epochs": 1, "learning_rate": student_rate, "seed": run.seed, "warmup_steps": 0.25}  # of all
-    history = training.train(pupil, small_tokenizer, examples, label, distillation_loss(**way), **(usual | dials))
+    history = trainer.train(pupil, small_tokenizer, examples, label, distillation_loss(**way), **(usual | dials))
     return {"cost": nats(pupil, held_out[:120]), "seconds": history.attrs["seconds"]}
 
 
@@ -563,7 +570,7 @@ plots.show(
 # ### All lessons
 
 # %%
-student_history = training.train(
+student_history = trainer.train(
     student,
     small_tokenizer,
     studied,
@@ -593,8 +600,8 @@ from datasets import Dataset
 from trl import DistillationConfig, DistillationTrainer
 
 late_rate = student_rate / 10
-longest = max(sum(label != training.IGNORE for label in lesson["labels"]) for lesson in studied)
-config = training.arguments(
+longest = max(sum(label != encoding.IGNORE for label in lesson["labels"]) for lesson in studied)
+config = trainer.arguments(
     tempfile.gettempdir(),  # nothing is saved there
     DistillationConfig,
     num_train_epochs=1,
@@ -610,8 +617,8 @@ strangers = [r["text"] for r in desk.pool[len(pool) :]] or [lesson["text"] for l
 strangers = strangers[: run.pick(full=own_words, quick=8)]
 questions = Dataset.from_list([{"prompt": desk.task.messages(text)} for text in strangers])
 speaker = copy.deepcopy(student)
-trainer = DistillationTrainer(speaker, small_teacher, config, questions, processing_class=small_tokenizer)
-spoken = training.run(trainer, label="its own words")
+distiller = DistillationTrainer(speaker, small_teacher, config, questions, processing_class=small_tokenizer)
+spoken = trainer.run(distiller, label="its own words")
 del trainer
 
 # %% [markdown]
@@ -622,7 +629,7 @@ del trainer
 listener = copy.deepcopy(student)
 more = {"num_train_epochs": 1, "learning_rate": late_rate, "seed": run.seed}
 again = random.Random(run.seed).choices(studied, k=len(strangers))
-heard = training.train(listener, small_tokenizer, again, "more lessons", distillation_loss(**ways[best]), **more)
+heard = trainer.train(listener, small_tokenizer, again, "more lessons", distillation_loss(**ways[best]), **more)
 later = {"no more": (student, 0), "more lessons": (listener, heard), "its own words": (speaker, spoken)}
 
 
@@ -630,17 +637,17 @@ later = {"no more": (student, 0), "more lessons": (listener, heard), "its own wo
 def exam(model, records=held_out):
     chats = [desk.task.messages(record["text"]) for record in records]
     pupil = copy.deepcopy(model).to(small_teacher.dtype)  # it reads and writes as the teacher did
-    return evaluate.score(desk.task, records, evaluate.generate(pupil, small_tokenizer, chats, label="exam"))
+    return scoring.score(desk.task, records, generation.generate(pupil, small_tokenizer, chats, label="exam"))
 
 
 exams = {name: exam(model).rows["exact"] for name, (model, _) in later.items()}
-standing = pandas.DataFrame({name: evaluate.proportion(right) for name, right in exams.items()}).T
+standing = pandas.DataFrame({name: intervals.proportion(right) for name, right in exams.items()}).T
 standing["nats per answer"] = [pandas.Series(nats(model, held_out)).mean() for model, _ in later.values()]
 standing["seconds"] = [0 if name == "no more" else history.attrs["seconds"] for name, (_, history) in later.items()]
 standing.rename(columns={"share": "exact match"}).round(2)
 
 # %%
-gap = evaluate.difference(exams["its own words"], exams["more lessons"], run.seed)
+gap = intervals.difference(exams["its own words"], exams["more lessons"], run.seed)
 print(
     f"its own words minus more lessons: {100 * gap['points']:+.1f} points of exact match ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
 )
@@ -664,15 +671,15 @@ del later, speaker
 # %%
 bits = {"not rounded": exams["more lessons"]}
 rounded = copy.deepcopy(listener)
-with compress.four_bits(rounded):
+with compression.four_bits(rounded):
     pass  # no training: the weights are only rounded
 bits["rounded afterwards"] = exam(rounded).rows["exact"]
 del rounded
 
 # %%
 used_to_it = copy.deepcopy(student)
-with compress.four_bits(used_to_it):
-    training.train(used_to_it, small_tokenizer, again, "four bits", distillation_loss(**ways[best]), **more)
+with compression.four_bits(used_to_it):
+    trainer.train(used_to_it, small_tokenizer, again, "four bits", distillation_loss(**ways[best]), **more)
 bits["rounded while it learned"] = exam(used_to_it).rows["exact"]
 del used_to_it
 plots.show(
@@ -687,8 +694,8 @@ plots.show(
 # %%
 student = goes_on
 del listener, goes_on
-with compress.four_bits(student):
-    training.train(
+with compression.four_bits(student):
+    trainer.train(
         student,
         small_tokenizer,
         studied,
@@ -720,20 +727,20 @@ student_scores.table().round(3)
 # %%
 hard = min(answered, key=lambda i: sure[i], default=0)
 answer = teacher_scores.readings[hard].answer or tests[hard]["answer"]
-batch = training.collate(small_tokenizer)([example_of({"text": texts[hard], "answer": answer}, small_tokenizer)])
+batch = encoding.collate(small_tokenizer)([example_of({"text": texts[hard], "answer": answer}, small_tokenizer)])
 with torch.inference_mode():
     logits = {
-        name: model.get_output_embeddings()(training.forward(model, batch).states).float()
+        name: model.get_output_embeddings()(encoding.forward(model, batch).states).float()
         for name, model in {"teacher": small_teacher, "student": student}.items()
     }
 chance = logits["teacher"].softmax(-1)
 place = torch.special.entr(chance).sum(-1).argmax()
 top = chance[place].topk(5).indices
 print(texts[hard])
-print("so far:", small_tokenizer.decode(batch["labels"][batch["labels"] != training.IGNORE][:place]))
+print("so far:", small_tokenizer.decode(batch["labels"][batch["labels"] != encoding.IGNORE][:place]))
 
 # %%
-from slmops_lab import widgets
+from slmops_lab.course import widgets
 
 
 def page(forward, temperature):
@@ -760,7 +767,7 @@ widgets.flip_book(pictures, over="KL", along="temperature")
 # resampling the messages, both answers together (a paired bootstrap, [Efron 1979](https://doi.org/10.1214/aos/1176344552)).
 
 # %%
-kept = evaluate.ratio(student_scores.rows["exact"], teacher_scores.rows["exact"], run.seed)
+kept = intervals.ratio(student_scores.rows["exact"], teacher_scores.rows["exact"], run.seed)
 print(
     f"the student keeps {100 * kept['ratio']:.1f} % of the teacher's exact match "
     f"(95 % interval {100 * kept['low']:.1f} to {100 * kept['high']:.1f}, n = {len(tests)})"
@@ -771,7 +778,7 @@ print(
 # ([McNemar 1947](https://doi.org/10.1007/BF02295996)).
 
 # %%
-split = evaluate.paired_test(student_scores.rows["exact"], teacher_scores.rows["exact"])
+split = intervals.paired_test(student_scores.rows["exact"], teacher_scores.rows["exact"])
 print(f"only the teacher is right {split['only_theirs']} times, only the student {split['only_ours']} times;")
 print(f"two equally good models would split at least this unevenly with probability {split['p']:.2f}")
 
@@ -787,7 +794,7 @@ plots.show(
 # The average may hide a victim. Look at each value by itself, the most frequent on top. **Predict:** who pays, the frequent or the rare?
 
 # %%
-student_pairs = evaluate.outcomes(field, tests, student_scores.readings)
+student_pairs = scoring.outcomes(field, tests, student_scores.readings)
 counts = dict(teacher_pairs["truth"].value_counts().head(16))
 found = {
     who: 100 * pairs["said"].eq(pairs["truth"]).groupby(pairs["truth"]).mean()
@@ -821,13 +828,13 @@ artifacts.manifest(run, "student")["metrics"]
 
 # %%
 def cut_again(layers):
-    smaller = compress.keep_layers(student, layers)
+    smaller = compression.keep_layers(student, layers)
     smaller.get_input_embeddings().weight.requires_grad_(False)
     known = {new: places[old] for new, old in enumerate(layers) if old in places} | {-1: -1}
     loss = distillation_loss(**ways[best], places=known)
     more = {"num_train_epochs": 1, "learning_rate": student_rate, "seed": run.seed}
-    with compress.four_bits(smaller):
-        training.train(smaller, small_tokenizer, studied, f"{len(layers)} layers", loss, **more)
+    with compression.four_bits(smaller):
+        trainer.train(smaller, small_tokenizer, studied, f"{len(layers)} layers", loss, **more)
     return smaller
 
 
@@ -849,7 +856,7 @@ del studied  # the largest thing in memory, and done with
 # every test message itself.
 
 # %%
-from slmops_lab import export, runtime
+from slmops_lab.deployment import export, runtime
 from tqdm import tqdm
 
 int4 = {}
@@ -859,7 +866,7 @@ for count, folder in folders.items():
     served = runtime.open_runtime("genai", run.artifacts / f"{folder.name}-int4")
     written = [served.generate(chat) for chat in tqdm(chats, desc=f"{count} layers, int4", leave=False)]
     served.close()
-    int4[count] = evaluate.score(desk.task, tests, written)
+    int4[count] = scoring.score(desk.task, tests, written)
 
 # %% [markdown]
 # Time and memory: one message at a time, each model in a fresh process of its own, taking turns. (With so few messages, the 95th
@@ -882,7 +889,7 @@ speed.round(1)
 
 # %%
 def point(system, result):
-    ends = evaluate.proportion(result.rows["exact"])
+    ends = intervals.proportion(result.rows["exact"])
     return *speed.loc[system, ["model files, MB", "ms, p50"]], *(100 * ends[key] for key in ("share", "low", "high"))
 
 
@@ -910,10 +917,10 @@ plots.show(
 # repeats it with more messages, and settles it in the ledger.
 
 # %%
-from slmops_lab import claims
+from slmops_lab.course import claims
 
 last = f"{len(keep)} layers, int4"
-kept_int4 = evaluate.ratio(int4[len(keep)].rows["exact"], teacher_scores.rows["exact"], run.seed)
+kept_int4 = intervals.ratio(int4[len(keep)].rows["exact"], teacher_scores.rows["exact"], run.seed)
 gone = 100 * (1 - speed.loc[last] / speed.loc[first])
 here = {
     "inference-time": f"{gone['ms, p50']:.1f} % less time per message",
@@ -936,7 +943,7 @@ input_price, output_price = 0.50, 1.50  # a million tokens of a hosted model
 
 
 def asked(record):  # a hosted model has to be told the fields each time
-    return training.prompt_ids(tokenizer, desk.task.messages(record["text"], explain=True))
+    return encoding.prompt_ids(tokenizer, desk.task.messages(record["text"], explain=True))
 
 
 # %%
@@ -962,7 +969,7 @@ print("its answers are JSON nine times in ten:", bool(student_scores.rows["valid
 # teacher by the name of a connection.
 
 # %%
-from slmops_lab import cloud
+from slmops_lab.operations import cloud
 
 job = cloud.distillation_job(
     name="support-desk",
@@ -997,7 +1004,7 @@ print("sent as:", (cloud.submit(job) or "no workspace is configured") if submit_
 layers_kept = ...
 
 # %% tags=["check"]
-from slmops_lab.exercises import check
+from slmops_lab.course.exercises import check
 
 check(
     "2.1",
@@ -1027,7 +1034,7 @@ check(
     "2.2",
     counted_tokens,
     lambda n: n == len(counted),
-    hint="Count the labels that are not training.IGNORE.",
+    hint="Count the labels that are not encoding.IGNORE.",
     why="The prompt costs time in training, but only the answer teaches.",
 )
 
@@ -1035,7 +1042,7 @@ check(
 # <details><summary>Solution</summary>
 #
 # ```python
-# counted_tokens = sum(label != training.IGNORE for label in example["labels"])
+# counted_tokens = sum(label != encoding.IGNORE for label in example["labels"])
 # ```
 # </details>
 #

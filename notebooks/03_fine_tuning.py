@@ -26,8 +26,11 @@ seed = 0
 rank = 16
 
 # %%
-from slmops_lab import artifacts, data, settings, training
-from slmops_lab import base_model as models
+from slmops_lab import settings
+from slmops_lab.course import artifacts
+from slmops_lab.task import data, encoding
+from slmops_lab.training import trainer
+from slmops_lab.training import base_model as models
 
 run = settings.start(dataset, base_model, profile, seed)
 desk = data.load(run.dataset)
@@ -72,22 +75,23 @@ for turn in prompted("where is my tent?", shots=1):
 
 # %%
 import torch
-from slmops_lab import evaluate, measure
+from slmops_lab import measure
+from slmops_lab.evaluation import generation, intervals, scoring
 
 asked = tests[: run.pick(full=32, quick=8)]
 
 
 def as_reader(model):  # to read and write, 16 bits are enough where the processor computes with them
-    return model.to(torch.bfloat16) if training.fast_bf16() else model
+    return model.to(torch.bfloat16) if settings.fast_bf16() else model
 
 
 def examined(reader, chats, records=asked):
     with measure.timed() as elapsed:
-        said = evaluate.generate(reader, tokenizer, chats, batch_size=8)
-    scores = evaluate.score(desk.task, records, said)
-    tokens = sum(len(training.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
+        said = generation.generate(reader, tokenizer, chats, batch_size=8)
+    scores = scoring.score(desk.task, records, said)
+    tokens = sum(len(encoding.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
     cost = {"prompt tokens": tokens, "ms per message": 1000 * elapsed.seconds / len(chats)}
-    return {"valid JSON": scores.rows["valid"].mean(), **evaluate.proportion(scores.rows["exact"]), **cost}
+    return {"valid JSON": scores.rows["valid"].mean(), **intervals.proportion(scores.rows["exact"]), **cost}
 
 
 # %%
@@ -104,7 +108,7 @@ table = pandas.DataFrame(ways).T.rename(columns={"share": "exact match"})
 table.round({"prompt tokens": 0, "ms per message": 0}).round(3)
 
 # %%
-from slmops_lab import plots
+from slmops_lab.course import plots
 
 shares = {"valid JSON": "valid JSON", "exact match": "share"}
 shares = {label: [100 * way[key] for way in ways.values()] for label, key in shares.items()}
@@ -142,7 +146,7 @@ print(f"{count / 1e6:.1f} million weights: {training_bytes(count, count) / 1e9:.
 # Activations come on top; they grow with the batch, not with what is trained (3.14). What full tuning gave us is on the disk: the teacher, with its score on every test message.
 
 # %%
-full_scores = evaluate.Scores.load(teacher_folder / "test_scores.json").first(len(tests))  # measured in chapter 2
+full_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))  # measured in chapter 2
 tests = tests[: len(full_scores.rows)]
 full_scores.table().round(3)
 
@@ -243,7 +247,7 @@ def spectrum(name, rank):
 
 
 # %%
-from slmops_lab import widgets
+from slmops_lab.course import widgets
 
 ranks = [r for r in (1, 4, 16, 64, 256) if r <= min(len(s) for s in spectra.values())]
 pages = {name: {r: spectrum(name, r) for r in ranks} for name in spectra}
@@ -264,7 +268,7 @@ def lora_config(rank=rank, alpha=8 * rank, modules="all-linear", **more):
 
 
 # %%
-from slmops_lab import adapters
+from slmops_lab.training import adapters
 
 lora = adapters.attach(base, lora_config())  # PEFT's get_peft_model, and a sentence where it cannot be
 trained, frozen = adapters.weights(lora)
@@ -296,7 +300,7 @@ for impossible in (lora_config(rank=0), lora_config(rank=9999), lora_config(modu
 
 # %%
 def lesson_of(record):
-    return training.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
+    return encoding.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
 
 
 lessons = [lesson_of(record) for record in labelled]
@@ -309,7 +313,7 @@ def tuned_on(lessons, config=None, label="LoRA", **how):
     """The base with a new adapter that has learned the lessons; `unload` it when done."""
     settings.set_seed(run.seed)
     adapted = adapters.attach(base, config or lora_config())
-    adapted.history = training.train(adapted, tokenizer, lessons, label, **{**usual, **how})
+    adapted.history = trainer.train(adapted, tokenizer, lessons, label, **{**usual, **how})
     return adapted
 
 
@@ -326,7 +330,7 @@ dials = {
 costs, sizes = {}, {}
 for name, (config, how) in dials.items():
     pupil = tuned_on(lessons[:short], config, name, **how)
-    costs[name], sizes[name] = evaluate.nats(pupil, tokenizer, judges), adapters.weights(pupil)[0]
+    costs[name], sizes[name] = generation.nats(pupil, tokenizer, judges), adapters.weights(pupil)[0]
     pupil.unload()
 
 
@@ -379,7 +383,7 @@ lora_seconds = lora.history.attrs["seconds"]
 base = lora.unload()
 merged = adapters.open_adapter(copy.deepcopy(base), run.artifacts / "adapter").merge_and_unload()
 chats = [desk.task.messages(record["text"]) for record in tests]
-lora_scores = evaluate.score(desk.task, tests, evaluate.generate(as_reader(merged), tokenizer, chats))
+lora_scores = scoring.score(desk.task, tests, generation.generate(as_reader(merged), tokenizer, chats))
 del merged
 lora_scores.table().round(3)
 
@@ -387,7 +391,7 @@ lora_scores.table().round(3)
 # The same test messages for both, so the difference is compared message by message.
 
 # %%
-gap = evaluate.difference(lora_scores.rows["exact"], full_scores.rows["exact"], run.seed)
+gap = intervals.difference(lora_scores.rows["exact"], full_scores.rows["exact"], run.seed)
 points = {key: 100 * value for key, value in gap.items()}
 print(f"full {100 * full_scores.exact:.1f} %, LoRA {100 * lora_scores.exact:.1f} % exact match, n = {len(tests)}")
 print(f"LoRA minus full: {points['points']:.1f} points (95 % interval {points['low']:.1f} to {points['high']:.1f})")
@@ -473,7 +477,7 @@ with tempfile.TemporaryDirectory() as scratch:
 
 # %%
 def row_of(result):
-    exact = evaluate.proportion(evaluate.score(desk.task, exam, result["texts"]).rows["exact"])
+    exact = intervals.proportion(scoring.score(desk.task, exam, result["texts"]).rows["exact"])
     return {
         "weights trained, millions": result["trained"] / 1e6,
         "peak GB": result["peak"] / 1e9,
@@ -567,13 +571,13 @@ print({name: f"{len(job['lessons'])} lessons, {len(job['trial'])} tests" for nam
 
 # %%
 for name, job in jobs.items():
-    pupil = tuned_on([training.encode(tokenizer, *pair) for pair in job["lessons"]], label=name)
+    pupil = tuned_on([encoding.encode(tokenizer, *pair) for pair in job["lessons"]], label=name)
     with artifacts.save(run, f"adapter_{name}", settings={"rank": rank}) as folder:
         pupil.save_pretrained(folder)
-    asked_for = [training.encode(tokenizer, *pair) for pair in job["trial"]]
-    job["nats"] = evaluate.nats(pupil, tokenizer, asked_for)
-    job["tokens"] = [sum(token != training.IGNORE for token in example["labels"]) for example in asked_for]
-    job["said"] = evaluate.generate(pupil, tokenizer, [chat for chat, _ in job["trial"]], max_new_tokens=80)
+    asked_for = [encoding.encode(tokenizer, *pair) for pair in job["trial"]]
+    job["nats"] = generation.nats(pupil, tokenizer, asked_for)
+    job["tokens"] = [sum(token != encoding.IGNORE for token in example["labels"]) for example in asked_for]
+    job["said"] = generation.generate(pupil, tokenizer, [chat for chat, _ in job["trial"]], max_new_tokens=80)
     pupil.unload()
 
 # %%
@@ -631,26 +635,26 @@ with open(kitchen / "lessons.jsonl", "w", encoding="utf-8") as file:
         file.write(json.dumps({"messages": [*desk.task.messages(record["text"]), answer]}) + "\n")
 
 # %% [markdown]
-# `olive finetune` trains an adapter. (At a terminal it is the line printed below; `workflows.olive` runs it in a process of its own and looks whether an adapter came out. Olive ends with exit
+# `olive finetune` trains an adapter. (At a terminal it is the line printed below; `olive.command` runs it in a process of its own and looks whether an adapter came out. Olive ends with exit
 # code 0 after some failures.) The chapter's template and lessons, Olive's own training loop: it cuts what is longer than 128 tokens, and counts *every* token in the loss, the customer's too.
 
 # %%
-from slmops_lab import workflows
+from slmops_lab.deployment import olive
 
 command = f"finetune --method lora -m {base_folder} -d json --data_files lessons.jsonl --use_chat_template".split()
 command += f"--max_seq_len 128 --lora_r {rank} --lora_alpha {8 * rank} --torch_dtype bfloat16".split()
 command += f"--max_steps {run.pick(full=24, quick=3)} --per_device_train_batch_size 2 --learning_rate 1e-3".split()
 print("olive", " ".join(command).replace(str(base_folder), "BASE"), "-o tuned")
-made = workflows.olive(*command, "-o", "tuned", makes="tuned/adapter/adapter_model.safetensors", folder=kitchen)
+made = olive.command(*command, "-o", "tuned", makes="tuned/adapter/adapter_model.safetensors", folder=kitchen)
 
 # %% [markdown]
 # What it made is an adapter like ours: it goes onto the base, and held-out messages judge it.
 
 # %%
 by_olive = adapters.open_adapter(base, made.parent)
-olive_costs = {"by olive finetune": evaluate.nats(by_olive, tokenizer, judges)}
+olive_costs = {"by olive finetune": generation.nats(by_olive, tokenizer, judges)}
 base = by_olive.unload()
-olive_costs["the base"] = evaluate.nats(base, tokenizer, judges)
+olive_costs["the base"] = generation.nats(base, tokenizer, judges)
 {name: f"{sum(costs) / len(costs):.1f} nats per right answer" for name, costs in olive_costs.items()}
 
 # %% [markdown]
@@ -664,19 +668,19 @@ workflow["passes"]["tune"]["training_args"]["max_steps"] = run.pick(full=48, qui
 workflow["passes"]
 
 # %%
-olive_model, olive_metrics = workflows.run(workflow, kitchen)
+olive_model, olive_metrics = olive.run(workflow, kitchen)
 olive_metrics
 
 # %% [markdown]
 # Latency is Olive's, in ms per token after 64 others; the size is in bytes. Its result is an ordinary folder: load it and score it, on held-out messages.
 
 # %%
-from slmops_lab import runtime
+from slmops_lab.deployment import runtime
 
 served = runtime.GenAIRuntime(olive_model)
 said = [served.generate(desk.task.messages(record["text"])) for record in exam]
 served.close()
-evaluate.score(desk.task, exam, said).table().round(2)
+scoring.score(desk.task, exam, said).table().round(2)
 
 # %% [markdown]
 # A few steps from a command line, then four bits: a working pipeline, not yet a good model.
@@ -688,7 +692,7 @@ evaluate.score(desk.task, exam, said).table().round(2)
 optimize = f"optimize -m {base_folder} --device cpu --provider CPUExecutionProvider --precision int4".split()
 optimize += ["--exporter", "model_builder", "-o", "optimized"]
 try:
-    workflows.olive(*optimize, makes="optimized/model.onnx", folder=kitchen)
+    olive.command(*optimize, makes="optimized/model.onnx", folder=kitchen)
 except settings.CourseError as error:
     print(error)
 
@@ -703,9 +707,9 @@ except settings.CourseError as error:
 
 # %%
 example = lessons[0]
-begin = next(i for i, label in enumerate(example["labels"]) if label != training.IGNORE)
+begin = next(i for i, label in enumerate(example["labels"]) if label != encoding.IGNORE)
 for token, label in list(zip(example["input_ids"], example["labels"]))[begin - 6 : begin + 9]:
-    print(("  " if label == training.IGNORE else "* ") + repr(tokenizer.decode([token])))
+    print(("  " if label == encoding.IGNORE else "* ") + repr(tokenizer.decode([token])))
 
 # %% [markdown]
 # And at its end: the mark that says the answer is over. Without it in the loss, a model never learns to stop.
@@ -791,7 +795,7 @@ wide_judges = [lesson_of(record) for record in held_out]
 diet_costs = {}
 for name, records in diets.items():
     pupil = tuned_on([lesson_of(record) for record in records], label=name)
-    diet_costs[name] = evaluate.nats(pupil, tokenizer, wide_judges)
+    diet_costs[name] = generation.nats(pupil, tokenizer, wide_judges)
     pupil.unload()
 compared(diet_costs).round(2)
 
@@ -877,7 +881,7 @@ plots.show(
 # The adapters of 3.3 and 3.6 on *one* quantized base, chosen per request: a desk that sorts and answers, with one model in memory.
 
 # %%
-from slmops_lab import export
+from slmops_lab.deployment import export
 
 second = next(name for name in ("reply", "sort") if name in jobs)
 folders = {"triage": run.artifacts / "adapter", second: run.artifacts / f"adapter_{second}"}
@@ -926,7 +930,7 @@ with tempfile.TemporaryDirectory() as scratch:
     for name, folder in folders.items():
         asked_of = [chat for chat, _ in jobs[name]["trial"]] if name in jobs else chats
         adapted = adapters.open_adapter(base, folder)
-        in_torch = evaluate.generate(adapted, tokenizer, asked_of[:4], batch_size=1, label=None)
+        in_torch = generation.generate(adapted, tokenizer, asked_of[:4], batch_size=1, label=None)
         base = adapted.unload()
         same += [exactly.generate(chat, adapter=name) == told for chat, told in zip(asked_of, in_torch)]
     exactly.close()
@@ -952,7 +956,7 @@ def weighted_loss(model, done, batch):
 
 def weigh(record, weight):  # one number per answer token
     example = lesson_of(record)
-    tokens = sum(label != training.IGNORE for label in example["labels"])
+    tokens = sum(label != encoding.IGNORE for label in example["labels"])
     return {**example, "weight": torch.full((tokens,), float(weight))}
 
 
@@ -972,7 +976,7 @@ print(f"{rare_field} = {rare} stands in {times} of {len(plain)} lessons")
 # %%
 weighted = [weigh(record, 4 if record["answer"][rare_field] == rare else 1) for record in plain]
 pupil = tuned_on(weighted, label="weighted", loss=weighted_loss)
-diet_costs["rare label weighs four times"] = evaluate.nats(pupil, tokenizer, wide_judges)
+diet_costs["rare label weighs four times"] = generation.nats(pupil, tokenizer, wide_judges)
 pupil.unload()
 is_rare = [record["answer"][rare_field] == rare for record in held_out]
 rows = pandas.DataFrame({name: diet_costs[name] for name in ("all", "rare label weighs four times")})
@@ -1167,7 +1171,7 @@ pandas.Series(relative).round(2).rename("times the time").to_frame()
 # ## The ledger
 
 # %%
-from slmops_lab import claims
+from slmops_lab.course import claims
 
 claims.record(run, "lora-params", share_trained)
 claims.record(run, "lora-quality", points["points"], points["low"], points["high"], len(tests))
@@ -1184,7 +1188,7 @@ claims.table(run.build, "03_fine_tuning")
 numbers_rank_32 = ...
 
 # %% tags=["check"]
-from slmops_lab.exercises import check
+from slmops_lab.course.exercises import check
 
 check(
     "3.1",

@@ -23,7 +23,9 @@ seed = 0
 devices = 10_000  # simulated ones, in the fleet
 
 # %%
-from slmops_lab import artifacts, data, settings
+from slmops_lab import settings
+from slmops_lab.course import artifacts
+from slmops_lab.task import data
 
 run = settings.start(dataset, base_model, profile, seed)
 desk = data.load(run.dataset)
@@ -43,7 +45,7 @@ chats = [desk.task.messages(record["text"]) for record in tests]
 # %%
 import onnxruntime
 
-from slmops_lab import bench
+from slmops_lab.operations import bench
 
 reach = bench.bandwidth()
 print(f"{settings.threads()} cores, memory is read at {reach / 1e9:.0f} GB/s")
@@ -57,7 +59,8 @@ print("execution providers:", ", ".join(onnxruntime.get_available_providers()))
 # int4 be, at best?
 
 # %%
-from slmops_lab import export, measure
+from slmops_lab import measure
+from slmops_lab.deployment import export
 
 onnx = {}
 for precision in ("fp32", "int8", "int4"):
@@ -66,7 +69,7 @@ for precision in ("fp32", "int8", "int4"):
     onnx[precision] = run.artifacts / f"student-{precision}"
 
 # %%
-from slmops_lab import plots
+from slmops_lab.course import plots
 
 megabytes = {
     "teacher, fp32": measure.weight_bytes(teacher_folder) / 1e6,
@@ -91,7 +94,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from slmops_lab import workflows
+from slmops_lab.deployment import olive
 
 scratch = Path(tempfile.mkdtemp())
 rounded, minutes = {}, {}
@@ -112,7 +115,7 @@ with open(scratch / "calibration.jsonl", "w", encoding="utf-8") as file:
 workflow = json.loads((settings.ROOT / "notebooks/gptq_workflow.json").read_text(encoding="utf-8"))
 workflow["input_model"]["model_path"] = str(teacher_folder)
 with measure.timed() as elapsed:
-    rounded["GPTQ"], _ = workflows.run(workflow, scratch)
+    rounded["GPTQ"], _ = olive.run(workflow, scratch)
 minutes["GPTQ"] = elapsed.seconds / 60
 
 # %% [markdown]
@@ -136,7 +139,8 @@ def answer_nats(served, record):
 # %%
 import math
 
-from slmops_lab import evaluate, runtime
+from slmops_lab.deployment import runtime
+from slmops_lab.evaluation import intervals, scoring
 from tqdm import tqdm
 
 some = run.pick(full=40, quick=6)
@@ -146,7 +150,7 @@ for name, folder in tqdm(rounded.items(), desc="ways to round", leave=False):
     costs, tokens = zip(*[answer_nats(served, record) for record in tests[:some]])
     said = [served.generate(chat) for chat in chats[:some]]
     served.close()
-    exact = evaluate.proportion(evaluate.score(desk.task, tests[:some], said).rows["exact"])
+    exact = intervals.proportion(scoring.score(desk.task, tests[:some], said).rows["exact"])
     trials[name] = {"nats": sum(costs) / some, "perplexity": math.exp(sum(costs) / sum(tokens)), **exact}
 
 # %% [markdown]
@@ -229,7 +233,7 @@ def answered(served, records, label, guided=False):
 texts, scores, spent = {}, {}, {}
 for name in ("free", "guided"):
     texts[name], spent[name] = answered(student, tests, name, guided=name == "guided")
-    scores[name] = evaluate.score(desk.task, tests, texts[name])
+    scores[name] = scoring.score(desk.task, tests, texts[name])
 print(f"guided answers take {sum(spent['guided']) / sum(spent['free']):.2f} times the time")
 pandas.concat({name: s.table() for name, s in scores.items()}).round(3)
 
@@ -268,9 +272,9 @@ print(
 exact_graph = runtime.GenAIRuntime(onnx["fp32"])
 said, _ = answered(exact_graph, tests, "fp32")
 exact_graph.close()
-scores["fp32"] = evaluate.score(desk.task, tests, said)
+scores["fp32"] = scoring.score(desk.task, tests, said)
 print(sum(a != b for a, b in zip(said, texts["free"])), "of", len(tests), "answers changed")
-cost = evaluate.difference(scores["free"].rows["exact"], scores["fp32"].rows["exact"], run.seed)
+cost = intervals.difference(scores["free"].rows["exact"], scores["fp32"].rows["exact"], run.seed)
 print(
     f"fp32 {100 * scores['fp32'].exact:.1f} %, int4 {100 * scores['free'].exact:.1f} % exact match; int4 minus fp32 "
     f"{100 * cost['points']:.1f} points (95 % interval {100 * cost['low']:.1f} to {100 * cost['high']:.1f})"
@@ -340,8 +344,8 @@ def answered_with(template, chat):
 
 
 wrong_marks = [answered_with(TEMPLATES["Phi-4-mini"], one) for one in few]
-right_marks = evaluate.score(desk.task, tests[: len(few)], [student.generate(one) for one in few])
-wrong_marks = evaluate.score(desk.task, tests[: len(few)], wrong_marks)
+right_marks = scoring.score(desk.task, tests[: len(few)], [student.generate(one) for one in few])
+wrong_marks = scoring.score(desk.task, tests[: len(few)], wrong_marks)
 print(
     f"exact match of {len(few)}: {100 * right_marks.exact:.0f} % with its template, {100 * wrong_marks.exact:.0f} % with Phi's"
 )
@@ -360,12 +364,12 @@ from contextlib import ExitStack
 
 import openai
 
-from slmops_lab import serve
+from slmops_lab.deployment.endpoint import launch
 
 log_file = run.artifacts / "requests.jsonl"
 log_file.unlink(missing_ok=True)
 stack = ExitStack()
-url, token = stack.enter_context(serve.running(onnx["int4"], "--name", "desk", "--log", log_file, "--queue", "3"))
+url, token = stack.enter_context(launch.running(onnx["int4"], "--name", "desk", "--log", log_file, "--queue", "3"))
 client = openai.OpenAI(base_url=url, api_key=token, max_retries=0)
 print([model.id for model in client.models.list()])
 
@@ -573,14 +577,14 @@ print("memory grows by less than 50 MB:", grown < 50)
 # First the measurements that devices care about.
 
 # %%
-teacher_scores = evaluate.Scores.load(teacher_folder / "test_scores.json").first(len(tests))
+teacher_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))
 
 
 def facts_of(folder, scores, before):
     """What a release is judged by; `before` are the scores of what runs now. Time and memory from a fresh process."""
     raced, used = runtime.race({"it": ("genai", folder)}, chats[: run.pick(full=40, quick=12)])
-    exact = evaluate.proportion(scores.rows["exact"])
-    against = evaluate.difference(scores.rows["exact"], before.rows["exact"], run.seed)
+    exact = intervals.proportion(scores.rows["exact"])
+    against = intervals.difference(scores.rows["exact"], before.rows["exact"], run.seed)
     return {
         "exact_match": exact["share"],
         "exact_match_low": exact["low"],
@@ -601,7 +605,7 @@ pandas.Series(facts).round(3).to_frame("version 1.0.0")
 # %%
 import shutil
 
-from slmops_lab import package
+from slmops_lab.deployment import package
 
 release = run.artifacts / "release"
 shutil.rmtree(release, ignore_errors=True)
@@ -690,7 +694,7 @@ print(known.version, {key: known.tags[key] for key in ("version", "data_sha256",
 # an interval: a lucky test set seldom opens the gate. **Predict:** which of the two kinds of device takes this one?
 
 # %%
-from slmops_lab import gate
+from slmops_lab.deployment import gate
 
 budgets = gate.load(settings.ROOT / "notebooks/release_budgets.yaml")
 for profile_name in budgets:
@@ -711,7 +715,8 @@ print({alias: version for alias, version in registry.get_registered_model(desk.t
 # what people correct is a sample. **Predict:** how many judged answers per version show that a model has lost 5 points?
 
 # %%
-from slmops_lab import rollout
+from slmops_lab.operations import rollout
+from slmops_lab.operations.fleet import Fleet, NEW
 
 before = min(max(scores["free"].exact, 0.2), 0.98)  # never or always right leaves nothing to plan with
 drops = {
@@ -747,7 +752,7 @@ def device_that_runs(folder, installed):
         mine = [(device + i) % len(tests) for i in range(8)]
         said = [served.generate(chats[i]) for i in mine]
         served.close()
-        return evaluate.score(desk.task, [tests[i] for i in mine], said).rows["exact"].tolist()
+        return scoring.score(desk.task, [tests[i] for i in mine], said).rows["exact"].tolist()
 
     return install
 
@@ -757,7 +762,7 @@ def roll_out(folder, old, new, name, installed="1.0.0", **more):
     state.unlink(missing_ok=True)
     controller, right = rollout.Controller(plan, state, name), {"old": old.rows["exact"], "new": new.rows["exact"]}
     size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    fleet = rollout.Fleet(devices, plan, right, size_mb, run.seed, device_that_runs(folder, installed), reals=3, **more)
+    fleet = Fleet(devices, plan, right, size_mb, run.seed, device_that_runs(folder, installed), reals=3, **more)
     return fleet, controller
 
 
@@ -770,7 +775,7 @@ hasty = next((folder for folder in smaller if artifacts.find(run, folder.name)),
 served = runtime.GenAIRuntime(hasty)
 said, _ = answered(served, tests, "hasty")
 served.close()
-scores["hasty"] = evaluate.score(desk.task, tests, said)
+scores["hasty"] = scoring.score(desk.task, tests, said)
 print(f"{100 * scores['hasty'].exact:.1f} % right, valid JSON {100 * scores['hasty'].rows['valid'].mean():.0f} %")
 hasty_facts = facts_of(hasty, scores["hasty"], scores["free"])
 print("the gate would have said:", "yes" if gate.passes(hasty_facts, budgets, "till") else "no")
@@ -808,7 +813,7 @@ shown(history, f"{controller.state['status']}: at most {most:,} of {devices:,} d
 fleet, controller = roll_out(second, scores["free"], scores["hasty"], "tampered", tampered=True)
 fleet.run(controller)
 print(controller.log.to_string(index=False))
-print((fleet.state == rollout.NEW).sum(), "devices run it")
+print((fleet.state == NEW).sum(), "devices run it")
 
 # %% [markdown]
 # A controller can die, too. What it decided stands in a file before anything happens; another one goes on from there. We drop one in the middle of the rollout of 1.0.1, the same model packed again:
@@ -852,17 +857,18 @@ print(*[line for line in exposed().splitlines() if "_count{" in line or "refused
 # And a request log. Messages hold order numbers, addresses, telephone numbers; the log must not.
 
 # %%
-from slmops_lab import monitor
+from slmops_lab.deployment.endpoint import observability
+from slmops_lab.operations import drift
 
 letter = "Where is TT-48213? Write to jo.field@mail.example or call +44 20 7946 0958."
 client.chat.completions.create(model="desk", messages=desk.task.messages(letter))
-line = monitor.RequestLog(log_file).read()[-1]
+line = observability.RequestLog(log_file).read()[-1]
 print(line["text"], line["answer"], f"{line['answer_tokens']} tokens", sep="\n")
 
 # %%
 copies = [name for name, field in desk.task.fields.items() if not hasattr(field, "values")]
 held = [(r["text"], r["answer"][c]) for r in desk.train + tests + desk.drift for c in copies if r["answer"][c]]
-left = sum(value in monitor.redact(text) for text, value in held)
+left = sum(value in observability.redact(text) for text, value in held)
 print(f"{len(held) - left:,} of {len(held):,} copied values in our messages would be gone from the log")
 
 # %% [markdown]
@@ -897,7 +903,7 @@ def features(records, answers):
 said_now, _ = answered(student, shifted, "now")
 usual = features(tests, texts["free"])
 window = features(shifted, said_now)
-drifted = monitor.drift(usual, window)
+drifted = drift.compare(usual, window)
 print("ALARM" if drifted["drifted"].any() else "no alarm")
 drifted.round(4)
 
@@ -913,8 +919,8 @@ for size in (10, 20, 40):
     false, found = [], []
     for _ in range(run.pick(full=100, quick=20)):
         order = rng.permutation(len(usual))
-        false.append(monitor.drift(usual.iloc[order[size:]], usual.iloc[order[:size]])["drifted"].any())
-        found.append(monitor.drift(usual, window.iloc[rng.permutation(len(window))[:size]])["drifted"].any())
+        false.append(drift.compare(usual.iloc[order[size:]], usual.iloc[order[:size]])["drifted"].any())
+        found.append(drift.compare(usual, window.iloc[rng.permutation(len(window))[:size]])["drifted"].any())
     rings[size] = {"false alarms, %": 100 * numpy.mean(false), "found, %": 100 * numpy.mean(found)}
 pandas.DataFrame(rings).T.rename_axis("messages in the window")
 
@@ -933,7 +939,7 @@ for rule in rules["groups"][0]["rules"]:
 
 # %%
 asked_people, kept_back = shifted[::2], shifted[1::2]  # to learn from, and to judge by
-scores["1.0.0, drifted"] = evaluate.score(desk.task, kept_back, said_now[1::2])
+scores["1.0.0, drifted"] = scoring.score(desk.task, kept_back, said_now[1::2])
 print(
     f"usual messages {100 * scores['free'].exact:.1f} %, drifted ones {100 * scores['1.0.0, drifted'].exact:.1f} % right"
 )
@@ -943,18 +949,19 @@ print(
 # learned. **Predict:** what happens to the usual messages?
 
 # %%
-from slmops_lab import base_model as models
-from slmops_lab import compress, training
+from slmops_lab.training import base_model as models
+from slmops_lab.task import encoding
+from slmops_lab.training import compression, trainer
 
 pupil, pupil_tokenizer = models.open_model(student_folder)
 old_ones = desk.train[: run.pick(full=2, quick=1) * len(asked_people)]  # against forgetting
 lessons = [
-    training.encode(pupil_tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
+    encoding.encode(pupil_tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
     for record in [*asked_people, *old_ones]
 ]
 pupil.get_input_embeddings().weight.requires_grad_(False)
-with compress.four_bits(pupil):
-    told = training.train(
+with compression.four_bits(pupil):
+    told = trainer.train(
         pupil, pupil_tokenizer, lessons, "version 2", num_train_epochs=4, learning_rate=6e-4, seed=run.seed
     )
 with artifacts.save(run, "student-2", settings={"from": "student", "drifted": len(asked_people)}) as folder:
@@ -966,8 +973,8 @@ del pupil
 with artifacts.save(run, "student-2-int4", settings={"precision": "int4"}) as folder:
     export.to_onnx(run.artifacts / "student-2", folder, "int4")
 served = runtime.GenAIRuntime(run.artifacts / "student-2-int4")
-scores["2.0.0"] = evaluate.score(desk.task, tests, answered(served, tests, "version 2")[0])
-scores["2.0.0, drifted"] = evaluate.score(desk.task, kept_back, answered(served, kept_back, "version 2")[0])
+scores["2.0.0"] = scoring.score(desk.task, tests, answered(served, tests, "version 2")[0])
+scores["2.0.0, drifted"] = scoring.score(desk.task, kept_back, answered(served, kept_back, "version 2")[0])
 served.close()
 
 # %%
@@ -977,7 +984,7 @@ gains = {
 }
 rows = {}
 for name, (old, new) in gains.items():
-    change = evaluate.difference(scores[new].rows["exact"], scores[old].rows["exact"], run.seed)
+    change = intervals.difference(scores[new].rows["exact"], scores[old].rows["exact"], run.seed)
     rows[name] = {"1.0.0": scores[old].exact, "2.0.0": scores[new].exact, **change, "n": len(scores[new].rows)}
 pandas.DataFrame(rows).T.round(3)
 
@@ -1055,8 +1062,8 @@ provoke(
 # %%
 def started_twice():
     with (
-        serve.running(onnx["int4"]) as (there, _),
-        serve.running(onnx["int4"], "--port", there.split(":")[-1].split("/")[0]),
+        launch.running(onnx["int4"]) as (there, _),
+        launch.running(onnx["int4"], "--port", there.split(":")[-1].split("/")[0]),
     ):
         pass
 
@@ -1080,10 +1087,10 @@ provoke("a profile is a name in the budget file", lambda: gate.check(facts, budg
 # not how machines do. Sizes have none: they are counted. The page on int4 does not say against what; the row takes fp32, and the line below it fp16.
 
 # %%
-from slmops_lab import claims
+from slmops_lab.course import claims
 
 fast, slow = times["student, int4"], times["teacher, PyTorch fp32"]
-left = evaluate.ratio(fast, slow, run.seed)
+left = intervals.ratio(fast, slow, run.seed)
 saved = [100 * (1 - left[key]) for key in ("ratio", "high", "low")]
 claims.record(run, "inference-time", *saved, n=len(times))["verdict"]
 
@@ -1103,7 +1110,7 @@ print(f"int4 against fp16, which is half of fp32: {against_fp16:.1f} % fewer byt
 # For the accuracy both must have answered the same messages. The teacher did so in chapter 2.
 
 # %%
-kept = evaluate.ratio(scores["free"].rows["exact"], teacher_scores.rows["exact"], run.seed)
+kept = intervals.ratio(scores["free"].rows["exact"], teacher_scores.rows["exact"], run.seed)
 claims.record(run, "accuracy-kept", 100 * kept["ratio"], 100 * kept["low"], 100 * kept["high"], len(tests))
 claims.table(run.build, "04_deployment")
 
@@ -1121,7 +1128,7 @@ claims.table(run.build, "04_deployment")
 per_minute = ...
 
 # %% tags=["check"]
-from slmops_lab.exercises import check
+from slmops_lab.course.exercises import check
 
 check(
     "4.1",

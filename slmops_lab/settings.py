@@ -4,7 +4,6 @@ Importing this module sets the environment variables in `QUIET`, so it comes bef
 transformers, onnxruntime and the rest: most of them read these once, at import.
 """
 
-import hashlib
 import logging
 import os
 import random
@@ -12,6 +11,9 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from slmops_lab.errors import CourseError
+from slmops_lab.files import sha256_of
 
 # Each library has its own switch and several ignore their documented one, CI=1 is the only one that
 # all Microsoft libraries here respect.
@@ -34,14 +36,6 @@ QUIET = {
     # Kernels made for batches of other lengths: keeping 1,024 of them fills hundreds of MB and saves no time.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
-
-
-class CourseError(Exception):
-    """Something a user can put right. One sentence: what is wrong, where, what to do."""
-
-    def _render_traceback_(self):
-        """IPython shows these lines instead of a traceback."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 def quiet():
@@ -83,6 +77,13 @@ def threads():
     return os.cpu_count() or 1
 
 
+def fast_bf16():
+    """Whether this machine computes bfloat16 at least as fast as float32."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def dataset_folder(dataset):
     """A name in `data/` or a path -> the folder. Raises CourseError when there is none."""
     known = ROOT / "data" / str(dataset)
@@ -95,16 +96,6 @@ def dataset_folder(dataset):
         f"There is no data set '{dataset}': give one of {', '.join(here)}, "
         "or the path of a folder that holds a schema.json."
     )
-
-
-def sha256_of(*paths):
-    """Hex SHA-256 over the bytes of all files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

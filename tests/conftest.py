@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from endpoint import Endpoint, reply
 
-from slmops_lab import base_model, settings
+from slmops_lab import settings
+from slmops_lab.training import base_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = REPOSITORY / "tests" / "guard"
@@ -111,7 +112,7 @@ def guarded():
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_folder, tmp_path_factory):
     """The tiny model for ONNX Runtime GenAI, fp32."""
-    from slmops_lab import export
+    from slmops_lab.deployment import export
 
     return export.to_onnx(tiny_folder, tmp_path_factory.mktemp("onnx") / "fp32", "fp32")
 

@@ -66,7 +66,9 @@ def with_solutions(notebook):
         elif cell.cell_type == "markdown" and (solution := SOLUTION.search(cell.source)):
             name = re.search(r'"(\d+\.\d+)"', check).group(1)
             cells.append(
-                nbformat.v4.new_code_cell(f"from slmops_lab import exercises\nassert not exercises.passed('{name}')")
+                nbformat.v4.new_code_cell(
+                    f"from slmops_lab.course import exercises\nassert not exercises.passed('{name}')"
+                )
             )
             cells.append(nbformat.v4.new_code_cell(solution.group(1)))
             cells.append(nbformat.v4.new_code_cell(f"{check}\nassert exercises.passed('{name}')"))

@@ -16,7 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from slmops_lab import base_model, bench, export, measure, settings
+from slmops_lab import measure, settings
+from slmops_lab.deployment import export
+from slmops_lab.operations import bench
+from slmops_lab.training import base_model
 
 _model = None
 PROMPT = 40
@@ -24,7 +27,7 @@ PROMPT = 40
 
 def open_genai(path):
     global _model
-    from slmops_lab import runtime
+    from slmops_lab.deployment import runtime
 
     _model = runtime.GenAIRuntime(path)
 

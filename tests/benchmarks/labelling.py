@@ -11,7 +11,9 @@ import argparse
 import statistics
 import time
 
-from slmops_lab import base_model, data, settings, teachers
+from slmops_lab import settings
+from slmops_lab.task import data
+from slmops_lab.training import base_model, teachers
 
 
 def one_by_one(model, tokenizer, task, texts):

@@ -12,12 +12,14 @@ import statistics
 import tempfile
 import time
 
-from slmops_lab import base_model, data, settings, training
+from slmops_lab import settings
+from slmops_lab.task import data, encoding
+from slmops_lab.training import base_model, trainer
 
 
 def by_the_course(model, tokenizer, task, records):
-    lessons = [training.encode(tokenizer, task.messages(r["text"]), task.write(r["answer"])) for r in records]
-    training.train(model, tokenizer, lessons, num_train_epochs=1)
+    lessons = [encoding.encode(tokenizer, task.messages(r["text"]), task.write(r["answer"])) for r in records]
+    trainer.train(model, tokenizer, lessons, num_train_epochs=1)
 
 
 def by_trl(model, tokenizer, task, records):

@@ -1,0 +1,253 @@
+"""The `slmops` command."""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# each command imports what else it needs: an endpoint needs no pandas
+from slmops_lab import settings
+from slmops_lab.course import chapters
+from slmops_lab.deployment.endpoint import launch, protocol, server
+from slmops_lab.errors import CourseError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders.")
+app.add_typer(data_app, name="data")
+out = Console(soft_wrap=True)
+
+NEEDS = {"python": (3, 11), "memory_gb": 6, "disk_gb": 5}
+PACKAGES = ["torch", "transformers", "peft", "onnxruntime-genai", "foundry-local-sdk", "jupyterlab"]
+
+
+def main():
+    """Entry point: a `CourseError`, or a file that cannot be written, is one sentence and exit code 1."""
+    try:
+        app()
+    except CourseError as error:
+        sys.exit(f"slmops: {error}")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"slmops: The system refuses: {error.strerror or error}{where}.")
+
+
+@app.command()
+def doctor():
+    """Say what this machine can run, and what is missing."""
+    findings = list(_findings())
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "found", "what to do"):
+        table.add_column(heading)
+    for good, what, found, advice in findings:
+        table.add_row(f"[{'green' if good else 'red'}]{'ok' if good else 'no'}[/] {what}", found, advice)
+    out.print(table)
+    if not all(good for good, *_ in findings):
+        raise typer.Exit(1)
+
+
+def _findings():
+    """Yield (good, what, found, advice where it is not good)."""
+    version = sys.version_info[:2]
+    yield _finding(version >= NEEDS["python"], "Python", platform.python_version(), "use 3.11 or newer")
+    cores = settings.threads()
+    yield _finding(cores >= 2, "processor cores", str(cores), "expect it to take twice the time")
+    memory = psutil.virtual_memory().total / 1e9
+    enough = memory >= NEEDS["memory_gb"]
+    yield _finding(enough, "memory", f"{memory:.0f} GB", f"{NEEDS['memory_gb']} GB are needed")
+    existing = next(p for p in [settings.home(), *settings.home().parents] if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    room = free >= NEEDS["disk_gb"]
+    yield _finding(room, "free disk", f"{free:.0f} GB at {existing}", "set SLMOPS_HOME to another disk")
+    writable = os.access(existing, os.W_OK)
+    yield _finding(writable, "model cache", str(settings.home()), "set SLMOPS_HOME to a writable folder")
+    for name in PACKAGES:
+        try:
+            found, good = importlib.metadata.version(name), True
+        except importlib.metadata.PackageNotFoundError:
+            found, good = "missing", False
+        yield _finding(good, name, found, "pip install -r requirements.lock")
+    fetched = (settings.home() / "smollm2-135m" / "config.json").is_file()
+    yield _finding(fetched, "base model", "fetched" if fetched else "not yet", "slmops fetch")
+    yield _finding(True, "telemetry", "switched off", "")
+    yield _finding(True, "bf16 arithmetic", _bf16(), "")
+
+
+def _finding(good, what, found, advice):
+    return good, what, found, "" if good else advice
+
+
+def _bf16():
+    try:
+        from slmops_lab.settings import fast_bf16
+    except ImportError:  # said in a row of its own
+        return "unknown"
+    return "fast here" if fast_bf16() else "slow here: training uses fp32 and takes about twice as long"
+
+
+@app.command()
+def fetch(model: Annotated[str, typer.Argument()] = "smollm2-135m"):
+    """Download the base model, unless it is there."""
+    from slmops_lab.training import base_model
+
+    out.print(f"Base model: {base_model.fetch(model)}")
+
+
+@app.command()
+def run(
+    chapter: Annotated[list[str] | None, typer.Argument(help="names or numbers; all if none")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, repeatable")] = None,
+    profile: Annotated[str | None, typer.Option(help="full or quick")] = None,
+):
+    """Execute chapters headlessly; the executed notebooks go to build/notebooks."""
+    values = chapters.parse_parameters(parameter or [])
+    profile = profile or values.get("profile") or os.environ.get("SLMOPS_PROFILE") or "full"
+    if profile not in settings.PROFILES:
+        known = ", ".join(settings.PROFILES)
+        raise CourseError(f"There is no profile '{profile}': give one of {known}.")
+    if "dataset" in values:
+        values["dataset"] = str(settings.dataset_folder(values["dataset"]))
+    if profile != "full" or "profile" in values or os.environ.get("SLMOPS_PROFILE"):
+        values["profile"] = profile
+    notebooks = [chapters.find(name) for name in chapter or chapters.names()]
+    if not notebooks:
+        raise CourseError(f"There are no notebooks in {chapters.NOTEBOOKS}.")
+    for notebook in notebooks:  # before the first one has run for minutes
+        chapters.refuse_unknown(notebook, values)
+    build = settings.build_folder(profile)
+    for notebook in notebooks:
+        out.print(f"{notebook.stem} ...")
+        report = chapters.execute(str(notebook), values, build)
+        minutes, gigabytes = report["seconds"] / 60, report["peak_bytes"] / 1e9
+        out.print(f"{notebook.stem}: {minutes:.1f} minutes, at most {gigabytes:.1f} GB")
+    ledger(profile)
+
+
+@app.command()
+def ledger(profile: Annotated[str, typer.Option()] = "full"):
+    """Print the claims ledger of the last run."""
+    from slmops_lab.course import claims
+
+    rows = claims.table(settings.build_folder(profile))
+    if rows.empty:
+        out.print("The ledger is empty: run the chapters first (make course).")
+        return
+    table = Table(title="Claims ledger", title_justify="left")
+    for column in rows.columns:
+        table.add_column(column)
+    for row in rows.itertuples(index=False):
+        table.add_row(*map(str, row))
+    out.print(table)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="an ONNX Runtime GenAI model")],
+    name: Annotated[str, typer.Option(help="what clients call the model")] = "student",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="name=file.onnx_adapter, repeatable: one more model each")
+    ] = None,
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
+    log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
+    queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,
+    seconds: Annotated[float, typer.Option(min=0.1, help="longest time of a request")] = protocol.Limits.seconds,
+):
+    """Serve a model to OpenAI clients; the token is SLMOPS_SERVE_TOKEN, else made up and printed."""
+    from slmops_lab.deployment import runtime
+
+    secret = None
+    if token and not (secret := os.environ.get(protocol.TOKEN_VARIABLE)):
+        secret = secrets.token_urlsafe(24)
+        print(f"Token: {secret}")
+    files = dict(pair.split("=", 1) if "=" in pair else ("", pair) for pair in adapter or [])
+    for adapter_name, file in files.items():
+        if not adapter_name or not Path(file).is_file():
+            raise CourseError(f"'{adapter_name}={file}' is no adapter: write name=FILE of a file that is there.")
+    limits = protocol.Limits(queue=queue, seconds=seconds)
+    loaded = runtime.GenAIRuntime(folder, files)
+    hosts = protocol.LOOPBACK if host in protocol.LOOPBACK else None
+    made = server.application(loaded, name, secret, limits, log, hosts)
+    launch.serve(made, host, port, secret, seconds)
+
+
+@app.command("bench")
+def benchmark(
+    folder: Annotated[Path, typer.Argument(help="an ONNX Runtime GenAI model")],
+    rounds: Annotated[int, typer.Option(min=1, help="measured rounds per prompt length")] = 5,
+):
+    """Measure how fast a model answers, against what this machine's memory allows."""
+    from slmops_lab import measure
+    from slmops_lab.operations import bench
+
+    table, memory = bench.speed(folder, rounds=rounds)
+    limit = bench.bandwidth() / measure.weight_bytes(folder)
+    for prompt, row in table.iterrows():
+        share = 100 * row["per_second"] / limit
+        print(
+            f"prompt of {prompt} tokens: {row['first_ms']:.0f} ms to the first token, then {row['per_second']:.0f} "
+            f"tokens/s ({share:.0f} % of the memory's limit), {row['cores']:.1f} cores busy"
+        )
+    print(f"peak memory of the process: {memory / 1e6:.0f} MB; weights: {measure.weight_bytes(folder) / 1e6:.0f} MB")
+
+
+@app.command("gate")
+def release_gate(
+    folder: Annotated[Path, typer.Argument(help="a signed package")],
+    budgets: Annotated[Path, typer.Option(help="YAML file with a budget per profile")],
+    profile: Annotated[str, typer.Option(help="which kind of device")],
+    key: Annotated[Path, typer.Option(help="public key of the signer")],
+    name: Annotated[str | None, typer.Option(help="what the package has to be")] = None,
+):
+    """Verify a package and hold its metrics against a budget; exit code 1 where it may not go out."""
+    from slmops_lab.deployment import gate, package
+
+    told = package.verify(folder, key, name=name)
+    rows = gate.check(told["metrics"], gate.load(budgets), profile)
+    for name, row in rows.iterrows():
+        print(f"{'ok' if row['passed'] else 'NO':3} {name}: {row['measured']:.4g} ({row['budget']})")
+    if not rows["passed"].all():
+        failed = ", ".join(rows.index[~rows["passed"]])
+        raise CourseError(f"{told['name']} {told['version']} may not go to '{profile}': {failed}.")
+    print(f"{told['name']} {told['version']} may go to '{profile}'.")
+
+
+@data_app.command("check")
+def data_check(folder: Path):
+    """Say, with file and line, what is wrong in a data folder."""
+    from slmops_lab.task import data as data_folders
+
+    problems = data_folders.check(settings.dataset_folder(folder))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise CourseError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}.")
+    sizes = data_folders.load(settings.dataset_folder(folder)).sizes()["records"]
+    print("No problems: " + ", ".join(f"{count} {name}" for name, count in sizes.items() if count))
+
+
+@data_app.command("import")
+def data_import(
+    csv: Path,
+    text_column: Annotated[str, typer.Option()],
+    label_column: Annotated[str, typer.Option()],
+    to: Annotated[Path, typer.Option("--out")],
+    test: Annotated[Path | None, typer.Option(help="CSV with the test messages")] = None,
+    labelled: Annotated[int | None, typer.Option(help="keep N labelled, the rest is the pool")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+):
+    """Make a data folder out of a CSV file: one message and one label per line."""
+    from slmops_lab.task import importing
+
+    made = importing.import_csv(csv, text_column, label_column, to, test, labelled, seed)
+    sizes = ", ".join(f"{count} {name}" for name, count in made.sizes()["records"].items() if count)
+    print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")

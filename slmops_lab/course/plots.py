@@ -1,0 +1,219 @@
+"""Figures: one look, alt text, a takeaway."""
+
+import io
+import math
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as pyplot
+from IPython.display import Image, display
+from matplotlib import ticker
+from transformers import TrainerCallback
+
+from slmops_lab.evaluation import intervals
+
+# Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+
+pyplot.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "figure.figsize": (7, 3.6),
+        "font.size": 10,
+        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+    }
+)
+
+
+def show(figure, takeaway, alt):
+    """Display a figure as PNG, with its takeaway as title and alt text for those who cannot see it.
+
+    Closes the figure. Raises ValueError where takeaway or alt is empty.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs an alt text")
+    display(Image(png(figure, takeaway), format="png", alt=alt))
+
+
+def png(figure, takeaway):
+    """A figure with its takeaway as title, as the bytes of a PNG file. Closes the figure."""
+    if not takeaway.strip():
+        raise ValueError("a figure needs a takeaway")
+    figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    pyplot.close(figure)
+    return file.getvalue()
+
+
+def bars(values, unit, low=None, high=None, axis=None, digits=1):
+    """Horizontal bars, one per {name: value}, labelled with their values; returns the figure.
+
+    low and high are {name: interval end} in the same unit.
+    """
+    if axis is None:
+        _, axis = pyplot.subplots(figsize=(7, 0.9 + 0.5 * len(values)))
+    names = list(values)[::-1]
+    for row, name in enumerate(names):
+        axis.barh(row, values[name], color=COLOURS[(len(names) - 1 - row) % len(COLOURS)], height=0.6)
+        reach = values[name]
+        if low:
+            axis.plot([low[name], high[name]], [row, row], color="black", linewidth=1.5)
+            reach = high[name]
+        axis.annotate(f" {values[name]:,.{digits}f}", (max(reach, 0), row), va="center", fontsize=9)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel(unit)
+    axis.margins(x=0.12)
+    return axis.figure
+
+
+def shares(scores, unit="exact match in % (line: 95 % interval)"):
+    """Bars of {name: per-record booleans} as percentages with 95 % intervals; returns the figure."""
+    ends = {name: intervals.proportion(rows) for name, rows in scores.items()}
+    percent = [{name: 100 * e[key] for name, e in ends.items()} for key in ("share", "low", "high")]
+    return bars(percent[0], unit, *percent[1:])
+
+
+def curve(history, unit="loss per answer token (nats)"):
+    """Loss over steps of a `training.train` history; unit labels the loss. Returns the figure."""
+    figure, axis = pyplot.subplots()
+    axis.plot(history["step"], history["loss"], marker=".")
+    axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
+    return figure
+
+
+def lines(series, xlabel, ylabel, log=False, markers=True):
+    """One line per {label: (xs, ys)}; log makes the x axis logarithmic, markers mark the points. Returns the figure."""
+    figure, axis = pyplot.subplots()
+    for (label, (xs, ys)), marker in zip(series.items(), "os^Dvp", strict=False):
+        axis.plot(xs, ys, marker=marker if markers else None, label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log"} if log else {"ylim": (0, None)}))
+    if len(series) > 1:
+        axis.legend(frameon=False)
+    return figure
+
+
+class LiveCurve(TrainerCallback):
+    """A figure under the cell, drawn anew whenever a training logs: its loss, and the held-out loss where it is taken.
+
+    Give it to `training.train(callbacks=[...])`. takeaway and alt as in `show`.
+    """
+
+    def __init__(self, takeaway, alt):
+        self.takeaway, self.alt, self.handle = takeaway, alt, None
+
+    def on_log(self, args, state, control, **kwargs):
+        series = {}
+        for label, key in {"lessons": "loss", "held out": "eval_loss"}.items():
+            points = [(entry["step"], entry[key]) for entry in state.log_history if key in entry]
+            if points:
+                series[label] = tuple(zip(*points, strict=True))
+        if not series:
+            return
+        figure = lines(series, "training step", "loss per answer token (nats)")
+        image = Image(png(figure, self.takeaway), format="png", alt=self.alt)
+        if self.handle is None:
+            self.handle = display(image, display_id=True)
+        else:
+            self.handle.update(image)
+
+
+def pairs(values, counts, unit):
+    """Two marks per row, joined by a line; returns the figure.
+
+    values is {series: {row: value}} with two series; counts is {row: number of cases}, which is shown
+    with the row's name and gives the order from the top.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(counts)))
+    rows = range(len(counts))[::-1]
+    ends = [[series[name] for name in counts] for series in values.values()]
+    axis.hlines(rows, *ends, color="#999999", linewidth=2, zorder=1)
+    for label, points, colour, marker in zip(values, ends, COLOURS, "so", strict=False):
+        axis.scatter(points, rows, color=colour, marker=marker, label=label, zorder=2)
+    axis.set_yticks(rows, [f"{name} ({count})" for name, count in counts.items()])
+    axis.set_xlabel(unit)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def frontier(points, axes, unit):
+    """One panel per axis, the same points in each; returns the figure.
+
+    points is {group: {name: (x of the first axis, x of the second, ..., share, low, high)}}, the last
+    three in `unit`; axes names the x axes, which are logarithmic. A group shares a colour and a line, a name
+    a marker; there are six colours and four markers before they repeat.
+    """
+    figure, panels = pyplot.subplots(1, len(axes), figsize=(7.5, 4), sharey=True, squeeze=False, layout="constrained")
+    markers = {}
+    for place, (axis, label) in enumerate(zip(panels[0], axes, strict=True)):
+        for number, (group, named) in enumerate(points.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            xs = [point[place] for point in named.values()]
+            ys = [point[-3] for point in named.values()]
+            axis.plot(xs, ys, color=colour, linewidth=1, label=group)
+            for x, (name, point) in zip(xs, named.items(), strict=True):
+                marker = markers.setdefault(name, "so^D"[len(markers) % 4])
+                axis.vlines(x, *point[-2:], color=colour, linewidth=1)
+                axis.plot(x, point[-3], marker, color=colour)
+        axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.margins(x=0.15)
+        axis.grid(alpha=0.3)
+    panels[0][0].set_ylabel(unit)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    for name, marker in markers.items():
+        handles.append(pyplot.Line2D([], [], color="#666666", marker=marker, linestyle=""))
+        labels.append(name)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def columns(names, values, unit, top=100):
+    """Groups of columns, one group per name and one column per {series: values}; returns the figure.
+
+    top: upper end of the y axis, None for one that leaves room for the legend.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 3))
+    width = 0.8 / len(values)
+    for i, (label, heights) in enumerate(values.items()):
+        places = [k + (i - (len(values) - 1) / 2) * width for k in range(len(names))]
+        axis.bar(places, heights, width, color=COLOURS[i], label=label)
+    axis.set_xticks(range(len(names)), names)
+    highest = max(max(heights) for heights in values.values())
+    axis.set(ylabel=unit, ylim=(0, top or 1.3 * highest))
+    axis.legend(frameon=False, loc="best" if top else "upper left")
+    return figure
+
+
+def cycle(steps):
+    """Steps of a loop around a circle, an arrow from each to the next; returns the figure.
+
+    steps is {name: what stands below it}.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 4.4))
+    turns = [math.pi / 2 - 2 * math.pi * i / len(steps) for i in range(len(steps))]
+    places = [(1.5 * math.cos(turn), math.sin(turn)) for turn in turns]
+    for i, (name, below) in enumerate(steps.items()):
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[0]}
+        axis.annotate(f"{name}\n{below}", places[i], ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": "#666666",
+            "shrinkA": 38,
+            "shrinkB": 38,
+            "connectionstyle": "arc3,rad=-0.15",
+        }
+        axis.annotate("", places[(i + 1) % len(places)], places[i], arrowprops=arrow, zorder=1)
+    axis.set(xlim=(-2.1, 2.1), ylim=(-1.25, 1.25))
+    axis.axis("off")
+    return figure

@@ -1,0 +1,298 @@
+"""One `generate` over three runtimes: PyTorch, ONNX Runtime GenAI and Foundry Local.
+
+Each runtime answers one chat at a time, greedily, and loads no more than it needs: a process that
+serves an ONNX model never imports torch.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+
+from slmops_lab import measure
+from slmops_lab.errors import CourseError
+from slmops_lab.settings import home, threads
+
+
+class TorchRuntime:
+    """PyTorch, from a Hugging Face folder, weights in fp32."""
+
+    def __init__(self, folder):
+        import torch
+
+        from slmops_lab.training import base_model
+
+        torch.set_num_threads(threads())
+        self.model, self.tokenizer = base_model.open_model(folder)
+
+    def generate(self, chat, max_new_tokens=64):
+        """Answer to a list of {'role', 'content'} as text."""
+        from slmops_lab.evaluation import generation
+
+        return generation.generate(self.model, self.tokenizer, [chat], max_new_tokens, label=None)[0]
+
+    def close(self):
+        self.model = None
+
+
+class Generation:
+    """One answer in the making: iterate over it for its pieces, stop iterating to end it early.
+
+    prompt_tokens is right at once, answer_tokens and finish_reason ('stop', or 'length' where the
+    limit cut it off) when the pieces have ended.
+    """
+
+    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=()):
+        self._generator, self._decoder, self._limit, self._stop = generator, tokenizer.create_stream(), limit, stop
+        self._ends = set(tokenizer.eos_token_ids)
+        self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
+
+    def __iter__(self):
+        held = ""  # what may be the beginning of a stop text is not given out yet
+        while not self._generator.is_done() and self.answer_tokens < self._limit:
+            try:
+                self._generator.generate_next_token()
+            except RuntimeError as error:  # what guides it and what it can write do not meet
+                reason = str(error).splitlines()[0]
+                raise CourseError(f"The answer could not go on: {reason}.") from error
+            self.answer_tokens += 1
+            token = self._generator.get_next_tokens()[0]
+            if token in self._ends:
+                self.finish_reason = "stop"
+                break
+            held += self._decoder.decode(token)
+            if ends := [held.index(text) for text in self._stop if text in held]:
+                self.finish_reason, held = "stop", held[: min(ends)]
+                break
+            keep = max((n for text in self._stop for n in range(1, len(text)) if held.endswith(text[:n])), default=0)
+            piece, held = held[: len(held) - keep], held[len(held) - keep :]
+            if piece:
+                yield piece
+        self.finish_reason = self.finish_reason or "length"
+        if held:
+            yield held
+
+
+class GenAIRuntime:
+    """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
+
+    adapters: {name: adapter file}, of which each request may choose one.
+    """
+
+    def __init__(self, folder, adapters=None):
+        import onnxruntime_genai as og
+
+        if not (Path(folder) / "genai_config.json").is_file():
+            raise CourseError(f"{folder} is no ONNX Runtime GenAI model: it has no genai_config.json.")
+        config = og.Config(str(folder))
+        options = {"session_options": {"intra_op_num_threads": threads()}}
+        config.overlay(json.dumps({"model": {"decoder": options}}))
+        self._og = og
+        self.model = og.Model(config)
+        self.tokenizer = og.Tokenizer(self.model)
+        told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
+        self.positions = told["model"]["context_length"]
+        self._marks = control_marks(folder)
+        self.names = list(adapters or {})
+        if adapters:
+            self.adapters = og.Adapters(self.model)
+            for name, file in adapters.items():
+                self.adapters.load(str(file), name)
+
+    def prompt(self, chat):
+        """Chat -> the text that the model reads, in its own chat template."""
+        return self.tokenizer.apply_chat_template(json.dumps(defuse(chat, self._marks)), add_generation_prompt=True)
+
+    def count(self, chat):
+        """Number of tokens that a chat is read as."""
+        return len(self.tokenizer.encode(self.prompt(chat)))
+
+    def stream(self, chat, max_new_tokens=64, adapter=None, guidance=None, stop=(), **sampling):
+        """A `Generation`: the answer to a list of {'role', 'content'}, piece by piece.
+
+        guidance: (kind, text), such as ('json_schema', schema as JSON) or ('lark_grammar', grammar):
+        the answer can then be nothing else, unless the limit cuts it off. stop: texts that end the
+        answer. sampling: search options of ONNX Runtime GenAI (temperature, top_p, random_seed);
+        without any, each token is the likeliest. Raises CourseError on a chat that is too long, an
+        adapter that was not loaded and a guidance that cannot be followed.
+        """
+        if adapter is not None and adapter not in self.names:
+            raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
+        ids = self.tokenizer.encode(self.prompt(chat))
+        self._refuse_too_long(len(ids), max_new_tokens)
+        generator = self.start(ids, len(ids) + max_new_tokens, adapter, guidance, sampling)
+        return Generation(generator, self.tokenizer, len(ids), max_new_tokens, stop)
+
+    def generate(self, chat, max_new_tokens=64, **how):
+        """The whole answer as text; `how` and errors as in `stream`."""
+        return "".join(self.stream(chat, max_new_tokens, **how))
+
+    def generate_batch(self, chats, max_new_tokens=64, adapter=None):
+        """Answers to several chats at once, the likeliest token each time; errors as in `stream`."""
+        prompts = [self.prompt(chat) for chat in chats]
+        ids = self.tokenizer.encode_batch(prompts)  # (chats, longest prompt), padded
+        length = ids.shape()[1]
+        self._refuse_too_long(length, max_new_tokens)
+        generator = self.start(ids, length + max_new_tokens, adapter, batch_size=len(chats))
+        while not generator.is_done():
+            generator.generate_next_token()
+        return [self.tokenizer.decode(generator.get_sequence(i)[length:]) for i in range(len(chats))]
+
+    def start(self, ids, max_length, adapter=None, guidance=None, sampling=None, **search):
+        """ONNX Runtime GenAI's own generator after it has read `ids`; further search options as they are."""
+        params = self._og.GeneratorParams(self.model)
+        params.set_search_options(max_length=max_length, do_sample=bool(sampling), **(sampling or {}), **search)
+        if guidance is not None:
+            params.set_guidance(*guidance)
+        try:
+            generator = self._og.Generator(self.model, params)
+        except RuntimeError as error:
+            if guidance is None:
+                raise
+            raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0]}.") from error
+        if adapter is not None:
+            generator.set_active_adapter(self.adapters, adapter)
+        generator.append_tokens(ids)
+        return generator
+
+    def _refuse_too_long(self, prompt_tokens, max_new_tokens):
+        if prompt_tokens + max_new_tokens > self.positions:
+            raise CourseError(
+                f"The message has {prompt_tokens:,} tokens; with {max_new_tokens} for the answer "
+                f"that is more than the {self.positions:,} positions of this model: shorten it."
+            )
+
+    def close(self):
+        self.model = self.tokenizer = None
+
+
+def control_marks(folder):
+    """Regular expression of the marks by which a model's chat template tells its roles apart."""
+    told = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    marks = [token["content"] for token in told.get("added_tokens", []) if token.get("special")]
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
+
+
+def defuse(chat, marks):
+    """The chat with nothing in it that a tokenizer would take for more than text.
+
+    A control mark counts wherever it stands, so whoever writes one into a message could end the turn
+    and speak as the system: it gets a space. A NUL would end the prompt right there, instructions and
+    all: it becomes a space. Half a surrogate pair, which is no character, becomes a question mark.
+    """
+
+    def plain(text):
+        text = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+        return marks.sub(lambda mark: mark[0][0] + " " + mark[0][1:], text)
+
+    return [{**turn, "content": plain(turn["content"])} for turn in chat]
+
+
+class FoundryRuntime:
+    """Foundry Local, in this process, from the same folder as `GenAIRuntime`.
+
+    The folder is registered in the local catalogue under its name; an older registration of that
+    name is replaced, so that a cell can be run again.
+    """
+
+    def __init__(self, folder, name="slmops-student"):
+        import foundry_local_sdk as foundry
+
+        self._foundry = foundry
+        self._marks = control_marks(folder)
+        cache = home() / "foundry"
+        cache.mkdir(parents=True, exist_ok=True)
+        configuration = foundry.Configuration(
+            app_name="slmops",
+            model_cache_dir=str(cache),
+            logs_dir=str(cache / "logs"),
+            log_level=foundry.LogLevel.WARNING,
+        )
+        self.manager = foundry.FoundryLocalManager(configuration)
+        catalog = self.manager.get_catalog(foundry.CatalogType.LOCAL)
+        identity = f"{name}:1"
+        if catalog.get_model(name) is not None:
+            catalog.unregister_model(identity)
+        with foundry.ModelInfoBuilder() as info:
+            info.set_string_property("task", "chat-completion")
+            self.model = catalog.register_model(
+                model_path=str(Path(folder).resolve()), model_id=identity, metadata=info
+            )
+        self.model.load()
+
+    def stream(self, chat, max_new_tokens=64):
+        """Yield the pieces of the answer to a list of {'role', 'content'} as they are made."""
+        foundry = self._foundry
+        search = foundry.SearchOptions(temperature=0.0, max_output_tokens=max_new_tokens)
+        with foundry.ChatSession(self.model) as session:
+            session.set_options(foundry.RequestOptions(search=search))
+            session.set_streaming(True)
+            with foundry.Request() as request:
+                for message in defuse(chat, self._marks):
+                    make = getattr(foundry.MessageItem, message["role"])
+                    request.add_item(make(message["content"]))
+                for item in session.process_streaming_request(request):
+                    if isinstance(item, foundry.TextItem):
+                        yield item.text
+
+    def generate(self, chat, max_new_tokens=64):
+        """Answer to a list of {'role', 'content'} as text."""
+        return "".join(self.stream(chat, max_new_tokens))
+
+    def close(self):
+        self.model.unload()
+        self.manager.close()
+
+
+RUNTIMES = {"torch": TorchRuntime, "genai": GenAIRuntime, "foundry": FoundryRuntime}
+
+
+def open_runtime(kind, folder):
+    """'torch', 'genai' or 'foundry' and a model folder -> an object with generate and close."""
+    if kind not in RUNTIMES:
+        raise CourseError(f"There is no runtime '{kind}': give one of {', '.join(RUNTIMES)}.")
+    return RUNTIMES[kind](folder)
+
+
+def race(systems, chats, warm_up=3):
+    """Answer every chat with every system in turn, each in a fresh process of its own.
+
+    systems: {name: (kind, folder)}. They take turns message by message, so that whatever else the
+    machine does hits all of them alike; one works at a time. Returns (answers, memory): a DataFrame
+    with columns system, message, ms, text, and {name: peak bytes of its process}.
+    """
+    import pandas  # not at the top: the measured processes import this module and need neither
+    from tqdm import tqdm
+
+    workers = {name: measure.FreshProcess() for name in systems}
+    rows = []
+    try:
+        for name, (kind, folder) in systems.items():
+            workers[name].call(_open_here, kind, str(folder))
+            for chat in chats[:warm_up]:
+                workers[name].call(_answer_here, chat)
+        names = list(systems)
+        for number, chat in enumerate(tqdm(chats, desc="race", leave=False)):
+            start = number % len(names)  # each is as often the first
+            for name in names[start:] + names[:start]:
+                text, milliseconds = workers[name].call(_answer_here, chat)
+                rows.append((name, number, milliseconds, text))
+        memory = {name: worker.peak_memory() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.__exit__()
+    return pandas.DataFrame(rows, columns=["system", "message", "ms", "text"]), memory
+
+
+_here = None
+
+
+def _open_here(kind, folder):
+    global _here
+    _here = open_runtime(kind, folder)
+
+
+def _answer_here(chat):
+    started = time.perf_counter()
+    text = _here.generate(chat)
+    return text, (time.perf_counter() - started) * 1e3

@@ -1,0 +1,1 @@
+"""Many machines, over time: speed, silence, drift, rollouts, the cloud."""

@@ -1,0 +1,166 @@
+"""Data folders: load one, check one, make one from a CSV file.
+
+A folder holds schema.json and JSON-lines files: train.jsonl and test.jsonl (records with answers),
+and optionally pool.jsonl (texts without answers) and drift.jsonl (a shifted test set).
+"""
+
+import json
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pandas
+
+from slmops_lab.errors import CourseError
+from slmops_lab.task import schema
+
+SPLITS = ("train", "pool", "test", "drift")
+NEEDED = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a data folder."""
+
+    file: str
+    line: int  # from 1; 0 means the file as a whole
+    what: str
+
+    def __str__(self):
+        return f"{self.file}:{self.line}: {self.what}" if self.line else f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A task and its records; a missing split is an empty list."""
+
+    folder: Path
+    task: schema.Task
+    train: list
+    test: list
+    pool: list
+    drift: list
+
+    def sizes(self):
+        """Records per split as a one-column DataFrame."""
+        sizes = {name: len(getattr(self, name)) for name in SPLITS}
+        return pandas.DataFrame({"records": sizes}).rename_axis("split")
+
+
+def load(folder):
+    """Folder -> `Dataset`. Raises CourseError with the first problem that `check` finds.
+
+    Where a split is sorted by one of the answer's fields, every split is shuffled, always the same
+    way: the chapters take the first so many records of a split, and those must hold every label.
+    """
+    folder = Path(folder)
+    task, splits, problems = _read(folder)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CourseError(f"{folder / str(problems[0])}{more}; see `slmops data check {folder}`.")
+    if any(_sorted(records, name) for name in task.fields for records in splits.values()):
+        for records in splits.values():
+            random.Random(0).shuffle(records)
+    return Dataset(folder, task, **splits)
+
+
+def _sorted(records, field):
+    """Whether neighbours share this field's value far more often than chance would have it."""
+    values = [str(record["answer"][field]) for record in records if "answer" in record]
+    chance = sum((n / len(values)) ** 2 for n in Counter(values).values())
+    pairs = len(values) - 1
+    shared = sum(a == b for a, b in pairwise(values))
+    return pairs > 0 and shared - pairs * chance > 6 * math.sqrt(pairs * chance * (1 - chance) + 1)
+
+
+def replies(folder, split):
+    """What a person wrote for some messages of a split: {message id: {'reply', 'summary'}}.
+
+    Empty where the folder has no replies/SPLIT.jsonl. Raises CourseError on a line that cannot be read.
+    """
+    path, written = Path(folder) / "replies" / f"{split}.jsonl", {}
+    if not path.is_file():
+        return written
+    for number, record, what in _records(path):
+        texts = [record.get(key) for key in ("id", "reply", "summary")] if isinstance(record, dict) else []
+        if what or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise CourseError(f"{path}:{number}: {what or 'a line needs the texts id, reply and summary'}.")
+        written[record["id"]] = {"reply": record["reply"], "summary": record["summary"]}
+    return written
+
+
+def check(folder):
+    """Every `Problem` of a data folder, file by file. Raises CourseError only for the schema."""
+    return _read(Path(folder))[2]
+
+
+def _read(folder):
+    task = schema.load(folder)
+    splits, problems = {}, []
+    ids, texts = {}, {}
+    for name in SPLITS:
+        path = folder / f"{name}.jsonl"
+        splits[name] = []
+        if not path.is_file():
+            if name in NEEDED:
+                problems.append(Problem(path.name, 0, "the file is missing"))
+            continue
+        for number, record, what in _records(path):
+            what = what or _record_problem(task, record, answered=name != "pool")
+            what = what or _repeated(record, name, number, ids, texts)
+            if what:
+                problems.append(Problem(path.name, number, what))
+            else:
+                splits[name].append(record)
+        broken = any(p.file == path.name for p in problems)
+        if not splits[name] and not broken and name in NEEDED:
+            problems.append(Problem(path.name, 0, "the file is empty"))
+    return task, splits, problems
+
+
+def _records(path):
+    """Yield (line number, record or None, problem or None)."""
+    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield number, None, f"not UTF-8 text (byte {error.start + 1}): save the file as UTF-8"
+            continue
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line), None
+        except ValueError as error:
+            yield number, None, f"no valid JSON ({error})"
+
+
+def _record_problem(task, record, answered):
+    if not isinstance(record, dict):
+        return "the line is no JSON object"
+    allowed = {"id", "text", "answer"} if answered else {"id", "text"}
+    for key in ("id", "text"):
+        if not isinstance(record.get(key), str):
+            return f"'{key}' is missing or is not text"
+        if not record[key].strip():
+            return f"'{key}' is empty"
+    if extra := set(record) - allowed:
+        note = " (a pool record has no answer)" if "answer" in extra else ""
+        return f"unexpected key '{sorted(extra)[0]}'{note}"
+    if answered:
+        return task.problem(record.get("answer"), record["text"])
+    return None
+
+
+def _repeated(record, split, number, ids, texts):
+    here = f"{split}.jsonl:{number}"
+    if first := ids.setdefault(record["id"], here) if record["id"] in ids else None:
+        return f"the id '{record['id']}' is used before, at {first}"
+    ids[record["id"]] = here
+    key = " ".join(record["text"].split()).casefold()
+    if key in texts and texts[key].split(".")[0] != split:
+        return f"the text occurs in another split, at {texts[key]}"
+    texts.setdefault(key, here)
+    return None

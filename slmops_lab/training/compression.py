@@ -1,0 +1,165 @@
+"""Make a model smaller by taking parts away."""
+
+import contextlib
+import copy
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import ModuleList
+from torch.nn.utils import parametrize
+from transformers import AutoTokenizer
+
+from slmops_lab.errors import CourseError
+
+
+def keep_layers(model, keep):
+    """A copy of a decoder-only model with only the layers `keep` (indices, in order).
+
+    Embeddings, final norm and vocabulary head stay. Raises CourseError for an index that the model
+    does not have, and for an empty or repeated selection.
+    """
+    layers = model.model.layers
+    if not keep or len(set(keep)) != len(keep) or not all(0 <= i < len(layers) for i in keep):
+        raise CourseError(f"Cannot keep layers {list(keep)} of a model with {len(layers)} layers.")
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = len(keep)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in keep]
+    # deepcopy's memo leaves the dropped layers uncopied
+    small = copy.deepcopy(model, {id(layers): ModuleList(copy.deepcopy(layers[i]) for i in keep)})
+    for position, layer in enumerate(small.model.layers):
+        layer.self_attn.layer_idx = position  # where the layer finds its keys and values
+    for module in small.modules():
+        if hasattr(module, "config"):
+            module.config = config  # one for all: a switch of the attention kernel has to reach every layer
+    small.tie_weights()
+    return small
+
+
+def spread(total, count):
+    """Indices of `count` of `total` layers: the first, the last, and evenly spaced ones between.
+
+    Raises CourseError where count is not from 2 to total.
+    """
+    if not 2 <= count <= total:
+        raise CourseError(f"A student of {count} layers cannot be cut from {total}: take 2 to {total}.")
+    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
+
+
+def keep_vocabulary(model, tokenizer, texts, first=8000):
+    """A copy of model and tokenizer that know only the tokens in use: (model, tokenizer, ids).
+
+    Kept are the tokens that occur in texts, the `first` ids (in a byte-pair vocabulary the single
+    bytes and the most frequent merges), all special tokens, and every token that a merge builds one
+    of these from: so a text made of kept tokens is cut up exactly as before, and any other text
+    into smaller pieces. ids, (tokens kept,), gives the old id of each new one. Raises CourseError
+    where the vocabulary is not made of byte-pair merges (Sennrich et al. 2016,
+    https://arxiv.org/abs/1508.07909).
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    if rules["model"]["type"] != "BPE":
+        raise CourseError(f"A {rules['model']['type']} vocabulary cannot be cut here, only one of byte-pair merges.")
+    vocabulary = rules["model"]["vocab"]
+    parents = {a + b: (a, b) for a, b in rules["model"]["merges"]}
+    special = {token["id"] for token in rules["added_tokens"]}
+    texts = list(texts) or [""]  # a tokenizer cannot take none
+    used = set(itertools.chain.from_iterable(tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    name = {i: token for token, i in vocabulary.items()}
+    wanted = [name[i] for i in name if i in used or i < first or i in special or name[i] not in parents]
+    kept = set()
+    while wanted:
+        token = wanted.pop()
+        if token not in kept:
+            kept.add(token)
+            wanted += parents.get(token, ())
+    ids = sorted({vocabulary[token] for token in kept} | special)
+    new = {old: position for position, old in enumerate(ids)}
+    rules["model"]["vocab"] = {token: new[i] for token, i in vocabulary.items() if i in new}
+    rules["model"]["merges"] = [pair for pair in rules["model"]["merges"] if "".join(pair) in kept]
+    for token in rules["added_tokens"]:
+        token["id"] = new[token["id"]]
+    return _with_rows(model, ids, new), _with_rules(tokenizer, rules), torch.tensor(ids)
+
+
+def _with_rows(model, ids, new):
+    """Copy of a model with only the embedding rows ids, special ids renamed by new."""
+    table = model.get_input_embeddings().weight
+    rows = torch.nn.Parameter(table.detach()[ids].clone(), requires_grad=table.requires_grad)
+    head = model.get_output_embeddings().weight
+    memo = {id(table): rows}
+    if head is not table:
+        memo[id(head)] = torch.nn.Parameter(head.detach()[ids].clone(), requires_grad=head.requires_grad)
+    small = copy.deepcopy(model, memo)
+    embeddings = small.get_input_embeddings()
+    embeddings.num_embeddings = small.get_output_embeddings().out_features = len(ids)
+    if embeddings.padding_idx is not None:
+        embeddings.padding_idx = new[embeddings.padding_idx]
+    small.config.vocab_size = small.vocab_size = small.model.vocab_size = len(ids)
+    for settings in (small.config, small.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            old = getattr(settings, name, None)
+            if old is not None:
+                setattr(settings, name, [new[i] for i in old] if isinstance(old, list) else new[old])
+    return small
+
+
+def _with_rules(tokenizer, rules):
+    """Copy of a tokenizer that follows other rules (the content of tokenizer.json)."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(rules), encoding="utf-8")
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def snap(weight, block=32):
+    """A (rows, columns) weight, each number moved to the nearest that int4 can hold.
+
+    Along a row, each block of numbers shares a scale that takes the largest of them to -8; the
+    others become whole multiples from -8 to 7 (round to nearest, as ONNX Runtime stores them).
+    """
+    columns = weight.shape[1]
+    padded = torch.nn.functional.pad(weight, (0, -columns % block)) if columns % block else weight
+    blocks = padded.reshape(-1, block)
+    low, high = blocks.aminmax(dim=1, keepdim=True)
+    scale = torch.where(-low > high, low, high) / -8
+    scale = torch.where(scale == 0, 1, scale)
+    snapped = (blocks / scale).round_().clamp_(-8, 7).mul_(scale)
+    return snapped.reshape(padded.shape)[:, :columns]
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight):
+        return snap(weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient  # as if nothing had been rounded
+
+
+class _Snapped(torch.nn.Module):
+    def forward(self, weight):
+        return _StraightThrough.apply(weight)
+
+
+@contextlib.contextmanager
+def four_bits(model):
+    """Inside, the model computes with weights snapped to int4 while training moves the exact ones.
+
+    Afterwards the snapped weights are its weights: quantization changes them no more
+    (quantization-aware training with a straight-through estimator, Jacob et al. 2018,
+    https://arxiv.org/abs/1712.05877).
+    """
+    linear = [module for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
+    table = model.get_input_embeddings().weight
+    table.data = snap(table.data)
+    for module in linear:
+        parametrize.register_parametrization(module, "weight", _Snapped())
+    try:
+        yield model
+    finally:
+        for module in linear:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)

@@ -1,0 +1,101 @@
+"""From a teacher to training examples for a student.
+
+Sequence-level distillation (Kim and Rush 2016, https://arxiv.org/abs/1606.07947): the student
+learns from the text that the teacher writes. `study` adds what the teacher was thinking: its last
+hidden states, computed once and reused in every epoch.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from slmops_lab import measure, settings
+from slmops_lab.errors import CourseError
+from slmops_lab.task import encoding
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of one pool record. `answer` is None where the teacher's text is unusable."""
+
+    id: str
+    text: str
+    said: str | None
+    answer: dict | None
+    problem: str | None
+    confidence: float | None = None
+
+
+def label(teacher, task, records, least_sure=0.0):
+    """Let a teacher (see `teachers`) answer records: a list of `Labelled`, in the same order.
+
+    A text that is no valid answer, that copies something the message does not say, or of which the
+    teacher itself was less sure than least_sure (a probability), keeps its reason in `problem` and
+    never becomes training data. Raises CourseError where there are no records, and where not one
+    answer can be used.
+    """
+    if not records:
+        raise CourseError("The pool is empty: there is nothing for the teacher to label.")
+    labelled = []
+    for record, said in zip(records, teacher.ask(task, [record["text"] for record in records]), strict=True):
+        reading = task.read(said.text or "")
+        problem = said.problem or reading.problem or task.problem(reading.answer, record["text"])
+        if not problem and said.confidence is not None and said.confidence < least_sure:
+            problem = "not sure enough"
+        answer = None if problem else reading.answer
+        labelled.append(Labelled(record["id"], record["text"], said.text, answer, problem, said.confidence))
+    if not any(one.answer for one in labelled):
+        problem, count = Counter(one.problem for one in labelled).most_common(1)[0]
+        whose = f"the {len(labelled)} answers of the teacher '{teacher.name}'"
+        raise CourseError(f"None of {whose} can be used; {count} times: {problem}.")
+    return labelled
+
+
+def shared_tokens(teacher_tokenizer, tokenizer):
+    """Share (0 to 1) of the tokens, in the larger of two vocabularies, that have the same number in both.
+
+    Below 1 the two models' logits are about different words, and cannot be compared.
+    """
+    theirs, ours = teacher_tokenizer.get_vocab(), tokenizer.get_vocab()
+    return sum(theirs.get(token) == i for token, i in ours.items()) / max(len(theirs), len(ours), 1)
+
+
+@torch.inference_mode()
+def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_tokenizer=None):
+    """The teacher reads examples with their answers, once.
+
+    Returns (examples, confidences): each example gains `teacher_states`, (tokens, layers, hidden
+    size) in bfloat16, what the given layers read (-1: the last, normalized state); the confidence
+    is the probability that the teacher gives to the whole answer. student_tokenizer is the one that
+    cut the examples into tokens, where it is not the teacher's: raises CourseError if the two differ.
+    """
+    if student_tokenizer is not None and (shared := shared_tokens(tokenizer, student_tokenizer)) < 1:
+        raise CourseError(
+            f"Teacher and student have different tokenizers ({int(100 * shared)} % of the tokens agree): what the one "
+            "thinks of a token says nothing to the other, so let the student learn from the teacher's text alone."
+        )
+    batch_of = encoding.collate(tokenizer)
+    head = model.get_output_embeddings()
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    studied, confidences = [None] * len(examples), [0.0] * len(examples)
+    with tqdm(total=len(examples), desc="teacher reads", leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = batch_of([examples[i] for i in chosen])
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+                done = encoding.forward(model, batch)
+                log_probs = head(done.states).float().log_softmax(-1)
+            states = torch.stack([done.layer(index) for index in layers], dim=1).to(torch.bfloat16)
+            gained = log_probs.gather(1, done.targets[:, None])[:, 0]
+            tokens = [len(examples[i]["input_ids"]) for i in chosen]
+            answers = [sum(t != encoding.IGNORE for t in examples[i]["labels"]) for i in chosen]
+            parts = zip(chosen, states.split(tokens), gained.split(answers), strict=True)
+            for i, own_states, own_gains in parts:
+                studied[i] = {**examples[i], "teacher_states": own_states.clone()}
+                confidences[i] = math.exp(own_gains.double().sum())  # in 32 bits a long answer may become 0
+            bar.update(len(chosen))
+    measure.give_back()
+    return studied, confidences

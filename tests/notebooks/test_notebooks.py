@@ -1,0 +1,138 @@
+"""The committed notebooks as files. `make test` executes them too, with nbval, in quick mode."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from jupytext.compare import compare_notebooks
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = sorted((REPOSITORY / "notebooks").glob("[0-9]*.py"))
+NOTEBOOKS = [nbformat.read(p.with_suffix(".ipynb"), as_version=4) for p in SOURCES]
+BOTH = list(zip(SOURCES, NOTEBOOKS, strict=True))
+IDS = [p.stem for p in SOURCES]
+
+
+def code_cells(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def texts(output):
+    """Everything in an output that a reader may see as text."""
+    if output.output_type == "stream":
+        return output.text
+    return "\n".join(str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/"))
+
+
+def test_there_are_four():
+    assert IDS == ["01_introduction", "02_distillation", "03_fine_tuning", "04_deployment"]
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_source_and_notebook_hold_the_same_cells(source, notebook):
+    written = jupytext.read(source)
+    cells = nbformat.v4.new_notebook(cells=notebook.cells)  # the kernel's name stands in the .ipynb only
+    written.metadata = cells.metadata
+    compare_notebooks(cells, written, fmt="py:percent", compare_outputs=False, compare_ids=False)
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_executed_from_top_to_bottom_without_errors(source, notebook):
+    counts = [c.execution_count for c in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [o for c in code_cells(notebook) for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_no_path_of_a_machine(source, notebook):
+    shown = "\n".join(texts(o) for c in code_cells(notebook) for o in c.outputs)
+    assert not re.search(r"(?<![\w:/.~])/\w+/\w|\b[A-Z]:\\", shown), "an absolute path"
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_every_figure_has_alt_text(source, notebook):
+    figures = [o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})]
+    assert figures
+    assert all(len(o.metadata.get("image/png", {}).get("alt", "")) > 20 for o in figures)
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_anatomy(source, notebook):
+    tags = [t for c in notebook.cells for t in c.metadata.get("tags", [])]
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    assert tags.count("parameters") == 1
+    assert tags.count("exercise") >= 4
+    assert tags.count("exercise") == tags.count("check") == prose.count("<summary>Solution</summary>")
+    for heading in ("You will be able to", "You need", "## Exercises", "## Quiz", "## Take-aways"):
+        assert heading in prose
+    assert max(len([x for x in c.source.splitlines() if x.strip()]) for c in code_cells(notebook)) <= 20
+    assert not re.search(r"pip install|!pip|%pip", "".join(c.source for c in code_cells(notebook)))
+
+
+@pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
+def test_citations_are_in_the_bibliography(source, notebook):
+    """As plain links, which read well in JupyterLab and in the book alike."""
+    text = source.read_text(encoding="utf-8")
+    known = set(re.findall(r"url = \{(.*?)\}", (REPOSITORY / "book" / "references.bib").read_text()))
+    cited = set(re.findall(r"\]\((https://[^)\s]+)\)", text))
+    assert cited and cited <= known
+    assert "{cite}" not in text, "JupyterLab would show the role's name"
+
+
+def test_a_changed_cell_loses_its_output():
+    """Whatever stands under a cell was printed by that cell."""
+    spec = importlib.util.spec_from_file_location("tools_notebooks", REPOSITORY / "tools" / "notebooks.py")
+    tools = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tools)
+    cells = [nbformat.v4.new_code_cell(f"print({i})", execution_count=i + 1) for i in range(3)]
+    for i, cell in enumerate(cells):
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{i}\n")]
+    executed = nbformat.v4.new_notebook(cells=cells)
+    sources = ["print(0)", "print(7)", "print(2)"]
+    now = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    shown = [[output.text for output in cell.outputs] for cell in tools.with_outputs(now, executed).cells]
+    assert shown == [["0\n"], [], ["2\n"]]
+
+
+def test_environment_yml_installs_the_lock():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    plain = [d for d in environment["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert environment["channels"] == ["conda-forge"]
+    assert plain == ["python=3.11", "pip"] and pip == ["-r requirements.lock"]
+
+
+def test_lock_pins_what_pyproject_asks_for():
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all([s.operator for s in p.specifier] == ["=="] for p in pins)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    for wanted in map(Requirement, project["dependencies"]):
+        versions = [next(iter(p.specifier)).version for p in pins if p.name.lower() == wanted.name.lower()]
+        assert versions and all(v in wanted.specifier for v in versions), wanted
+    assert not [p.name for p in pins if p.name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_tracked_files_name_no_machine_and_no_registry():
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert "README.md" in listed.splitlines()
+    of_a_machine = re.compile(
+        rb"/(home|Users|root|opt|mnt)/\w|index-url(?! <)[ =]|" + rb"find-" + rb"links|/simple" + rb"/"
+    )
+    for name in listed.splitlines():
+        content = (REPOSITORY / name).read_bytes()
+        assert len(content) < 3_000_000, name
+        found = of_a_machine.search(content)
+        assert not found, (name, found)

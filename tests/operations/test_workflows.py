@@ -1,0 +1,107 @@
+"""The files that other people's machinery reads: workflows, the Containerfile, alerting rules."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from slmops_lab.deployment.endpoint import observability
+from slmops_lab.settings import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ALERTS = yaml.safe_load((ROOT / "notebooks" / "alerts.yaml").read_text(encoding="utf-8"))
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+
+
+def lint(*files):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *files]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_workflows_are_what_github_expects():
+    assert WORKFLOWS
+    done = lint(*WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_broken_workflow_is_found(tmp_path):
+    text = WORKFLOWS[0].read_text(encoding="utf-8")
+    broken = tmp_path / "broken.yml"
+    broken.write_text(text.replace("runs-on:", "runs_on:"))
+    assert lint(broken).returncode != 0
+
+
+def test_actions_are_pinned_to_a_version_and_jobs_may_not_run_for_ever():
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}, path.name
+        for job in workflow["jobs"].values():
+            assert job["timeout-minutes"] <= 180
+            assert all("@v" in step["uses"] for step in job["steps"] if "uses" in step)
+
+
+def hadolint(path):
+    command = shutil.which("hadolint", path=Path(sys.executable).parent)
+    if not command:
+        pytest.skip("hadolint has no wheel for this machine")
+    return subprocess.run([command, str(path)], capture_output=True, text=True)
+
+
+def test_the_containerfile_is_clean(tmp_path):
+    done = hadolint(ROOT / "Containerfile")
+    assert done.returncode == 0, done.stdout
+    broken = tmp_path / "Containerfile"
+    broken.write_text("FROM python:latest\nRUN cd /tmp && apt-get install curl\n")
+    assert hadolint(broken).returncode != 0
+
+
+def test_the_image_installs_pinned_packages_and_runs_as_nobody_special():
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    pins = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    installed = re.search(r"--constraint requirements.lock \\\n(.*)", text)[1].split()
+    assert len(installed) > 5
+    assert all(f"\n{name}==" in pins for name in installed)
+    assert re.search(r"^USER \d+$", text, re.MULTILINE)
+
+
+ENDPOINT = """
+import sys
+import onnxruntime_genai
+import slmops_lab.course.cli
+from slmops_lab.deployment import runtime
+lacks = {"torch", "transformers", "pandas", "scipy", "matplotlib", "mlflow", "openai", "sympy", "tqdm", "sklearn"}
+print("imported", *sorted(lacks & set(sys.modules)))
+"""
+
+
+def test_the_endpoint_imports_nothing_that_the_image_lacks():
+    done = subprocess.run([sys.executable, "-c", ENDPOINT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "imported"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alerts_are_promql_about_metrics_that_exist(rule):
+    assert promql_parser.parse(rule["expr"])
+    metrics = observability.Metrics()
+    metrics.done("m", 1.0, 0.1, 5, 5, "timeout")
+    metrics.refused("queue_full")
+    samples = [s for family in text_string_to_metric_families(metrics.text().decode()) for s in family.samples]
+    known = {sample.name: set() for sample in samples}
+    for sample in samples:
+        known[sample.name] |= set(sample.labels)
+    used = re.findall(r"\b((?:slmops|gen_ai|process)_\w+)(?:\{(\w+))?", rule["expr"])
+    assert used
+    for name, label in used:
+        assert name in known, f"no metric is called {name}"
+        assert not label or label in known[name], f"{name} has no label {label}"
+
+
+def test_a_broken_rule_would_be_found():
+    with pytest.raises(ValueError):
+        promql_parser.parse("sum(rate(a[5m])) > ")

@@ -1,0 +1,67 @@
+"""The endpoint under test: a runtime without a model, and a server in a thread."""
+
+import socket
+import threading
+
+import openai
+import uvicorn
+
+CHAT = [{"role": "user", "content": "where is TT-48213? mail a@b.cd"}]
+TOKEN = "a secret"
+
+
+class Making:
+    """Pieces come until the runtime is told to go on to the end."""
+
+    prompt_tokens, answer_tokens, finish_reason = 3, 0, None
+
+    def __init__(self, runtime):
+        self.runtime = runtime
+
+    def __iter__(self):
+        try:
+            yield "begun"
+            while not self.runtime.go.wait(0.01):
+                self.answer_tokens += 1
+                yield "."
+            self.finish_reason = "stop"
+        finally:
+            self.runtime.left.append(self.finish_reason)
+
+
+class Slow:
+    """A runtime without a model."""
+
+    def __init__(self, going=False):
+        self.names = ["adapter"]
+        self.go, self.left, self.asked = threading.Event(), [], []
+        if going:
+            self.go.set()
+
+    def count(self, chat):
+        return sum(len(turn["content"].split()) for turn in chat)
+
+    def stream(self, chat, **how):
+        self.asked.append(how)
+        return Making(self)
+
+
+class InThread:
+    """uvicorn in a thread of this process."""
+
+    def __init__(self, app):
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=20))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(20)
+
+    def client(self):
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=TOKEN, max_retries=0)

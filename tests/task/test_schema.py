@@ -1,0 +1,94 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmops_lab.errors import CourseError
+from slmops_lab.settings import ROOT
+from slmops_lab.task import schema
+
+DESK = schema.load(ROOT / "data" / "support_desk")
+INTENTS = DESK.fields["intent"].values
+GOOD = {"intent": "track_order", "urgency": "low", "order_id": None}
+
+
+@given(
+    st.sampled_from(INTENTS),
+    st.sampled_from(["low", "normal", "high"]),
+    st.none() | st.text(min_size=1),
+)
+def test_what_is_written_is_read_back(intent, urgency, order_id):
+    answer = {"order_id": order_id, "urgency": urgency, "intent": intent}
+    text = DESK.write(answer)
+    assert DESK.read(text).answer == answer
+    assert "\n" not in text and list(json.loads(text)) == ["intent", "urgency", "order_id"]
+
+
+@given(st.text())
+def test_no_text_breaks_the_reader(text):
+    reading = DESK.read(text)
+    assert (reading.answer is None) == (reading.problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({**GOOD, "intent": "refund"}, "intent is 'refund', which the schema does not list (track_order,"),
+        ({"intent": "track_order", "urgency": "low"}, "the field order_id is missing"),
+        ({**GOOD, "mood": "bad"}, "the field mood is not in the schema"),
+        ({**GOOD, "order_id": 48213}, "order_id is 48213, it must be text or null"),
+        ({**GOOD, "order_id": ""}, "order_id is empty"),
+        ({**GOOD, "order_id": "TT-1"}, "order_id 'TT-1' does not occur in the text"),
+        (["track_order"], "the answer is no JSON object"),
+        (None, "the answer is no JSON object"),
+    ],
+)
+def test_problems_are_named(answer, problem):
+    assert DESK.problem(answer, "Where is TT-2?").startswith(problem)
+
+
+def test_good_answers_have_no_problem():
+    assert DESK.problem(GOOD, "hello") is None
+    assert DESK.problem({**GOOD, "order_id": "TT-2"}, "Where is TT-2?") is None
+
+
+def test_prose_is_no_answer():
+    assert DESK.read("Sure! Here is the JSON.").problem == "no JSON"
+    assert DESK.read(DESK.write(GOOD) + "\n").answer == GOOD
+
+
+def test_prompt_lists_values_only_where_asked():
+    short, long = DESK.messages("hi"), DESK.messages("hi", explain=True)
+    assert short[-1] == long[-1] == {"role": "user", "content": "hi"}
+    assert "lost_parcel" in long[0]["content"] and "lost_parcel" not in short[0]["content"]
+
+
+def test_json_schema_has_the_fields_in_order():
+    schema = DESK.json_schema()
+    assert list(schema["properties"]) == ["intent", "urgency", "order_id"]
+    assert schema["properties"]["intent"]["enum"] == INTENTS
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{", "Invalid JSON"),
+        (b'{"name": "x", "fields": {}}', "fields: "),
+        (b'{"name": "x", "fields": {"a": {"type": "enum", "values": ["one"]}}}', "fields.a.enum.values: "),
+        (b'{"name": "x", "fields": {"a": {"type": "date"}}}', "fields.a: "),
+        (b'{"name": "x"}', "fields: Field required"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_broken_schema_is_one_sentence(tmp_path, content, sentence):
+    (tmp_path / "schema.json").write_bytes(content)
+    with pytest.raises(CourseError, match=sentence) as caught:
+        schema.load(tmp_path)
+    assert "schema.json" in str(caught.value)
+
+
+def test_missing_schema(tmp_path):
+    with pytest.raises(CourseError, match=r"schema.json is missing"):
+        schema.load(tmp_path)
