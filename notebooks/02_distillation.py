@@ -619,7 +619,7 @@ questions = Dataset.from_list([{"prompt": desk.task.messages(text)} for text in 
 speaker = copy.deepcopy(student)
 distiller = DistillationTrainer(speaker, small_teacher, config, questions, processing_class=small_tokenizer)
 spoken = trainer.run(distiller, label="its own words")
-del trainer
+del distiller
 
 # %% [markdown]
 # As many steps, spent as before on lessons, are the rival. Two things differ, then: whose words they are, and that the lessons are no longer new.
