@@ -13,9 +13,9 @@ course: $(READY)
 test: $(READY)
 	$(BIN)/slmops fetch
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile
 	rm -rf build/test
-	$(BIN)/python tools/notebooks.py derive build/test/notebooks
+	$(BIN)/python tools/notebooks.py derive build/test/notebooks "$$($(BIN)/python tools/short_base.py)"
 	PYTHONPATH=$(CURDIR)/tests/guard SLMOPS_PROFILE=quick SLMOPS_ARTIFACTS=$(CURDIR)/build/test/artifacts \
 	  SLMOPS_BUILD=$(CURDIR)/build/test \
 	  $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v build/test/notebooks

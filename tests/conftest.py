@@ -15,6 +15,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = REPOSITORY / "tests" / "guard"
 
 
+def pytest_configure(config):
+    """Of several pytest-xdist workers each gets a core of its own: two that share two cores mostly wait."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Nothing that a test makes ends up in the checkout."""

@@ -2,7 +2,8 @@
 
 python tools/notebooks.py sync     cells from .py into .ipynb, outputs of unchanged cells kept
 python tools/notebooks.py publish  outputs of build/notebooks (from `make course`) into .ipynb
-python tools/notebooks.py derive DIR  copies for nbval, in which each exercise is also solved
+python tools/notebooks.py derive DIR [MODEL]  copies for nbval, in which each exercise is also solved; chapters
+                                   after the first start from the base model in the folder MODEL
 """
 
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -77,10 +80,12 @@ def with_solutions(notebook):
     return notebook
 
 
-def derive(folder):
+def derive(folder, model=None):
     folder.mkdir(parents=True, exist_ok=True)
-    for source in SOURCES:
-        notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    for number, source in enumerate(SOURCES):
+        notebook = load_notebook_node(str(source.with_suffix(".ipynb")))
+        if model and number:  # chapter 1 looks at the real one
+            notebook = parameterize_notebook(notebook, {"base_model": model})
         nbformat.write(with_solutions(notebook), folder / f"{source.stem}.ipynb")
 
 
@@ -98,8 +103,8 @@ def main(action):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["derive"] and len(sys.argv) == 3:
-        derive(Path(sys.argv[2]))
+    if sys.argv[1:2] == ["derive"] and len(sys.argv) in (3, 4):
+        derive(Path(sys.argv[2]), *sys.argv[3:])
     elif sys.argv[1:] in (["sync"], ["publish"]):
         main(sys.argv[1])
     else:
