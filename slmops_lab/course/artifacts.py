@@ -57,9 +57,10 @@ def find(run, name):
 def _told(run, name):
     """The manifest, or None where there is none, or only a part of one."""
     try:
-        return manifest(run, name)
+        told = manifest(run, name)
     except (OSError, ValueError):
         return None
+    return told if isinstance(told, dict) else None
 
 
 def _unlike(run, told):

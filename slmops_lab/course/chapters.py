@@ -63,7 +63,7 @@ def defaults():
 def refuse_unknown(notebook, parameters):
     """Raise CourseError where a notebook has no such parameter (papermill itself only logs it)."""
     known = parameters_of(notebook)
-    if unknown := sorted(set(parameters) - known):
+    if unknown := sorted(set(parameters) - set(known)):
         raise CourseError(
             f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known)) or 'none'}."
         )
@@ -91,6 +91,7 @@ def execute(name, parameters, build):
                 parameters,
                 cwd=str(notebook.parent),
                 kernel_name="python3",
+                language="python",  # not every tool that makes notebooks notes it
                 progress_bar=sys.stderr.isatty(),
             )
         except papermill.PapermillExecutionError as error:
