@@ -47,11 +47,10 @@ def parameters_of(notebook):
         raise CourseError(f"{notebook} is no notebook, or its parameters cell no Python: {error}.") from error
     found = {}
     for statement in statements:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name = statement.targets[0].id
-            found[name] = None
-            with suppress(ValueError):
-                found[name] = ast.literal_eval(statement.value)
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name):
+                found[target.id] = _value(ast.unparse(statement.value), None)
     return found
 
 
@@ -164,7 +163,7 @@ def parse_parameters(pairs, known=None):
         name, sign, text = pair.partition("=")
         if not sign or not re.fullmatch(r"\w+", name):
             raise CourseError(f"'{pair}' is no parameter: write name=value.")
-        default, value = (known or {}).get(name), _value(text)
+        default, value = (known or {}).get(name), _value(text, text)
         if isinstance(default, str) and not isinstance(value, str):
             value = text
         if isinstance(value, str) and (isinstance(default, str) or not known) and os.path.exists(value):
@@ -176,11 +175,11 @@ def parse_parameters(pairs, known=None):
     return values
 
 
-def _value(text):
+def _value(text, otherwise):
     for read in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return read(text)
-    return text
+    return otherwise
 
 
 def _fits(value, default):
