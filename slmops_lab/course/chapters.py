@@ -49,7 +49,7 @@ def parameters_of(notebook):
     for statement in statements:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            if isinstance(target, ast.Name):
+            if isinstance(target, ast.Name) and statement.value:
                 found[target.id] = _value(ast.unparse(statement.value), None)
     return found
 
