@@ -107,7 +107,8 @@ def test_a_python_without_wheels_is_refused_before_anything_is_downloaded(tmp_pa
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
-def test_make_and_doctor_support_the_same_pythons():
+def test_make_and_doctor_and_pip_support_the_same_pythons():
+    assert 'requires-python = ">=3.11,<3.15"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"\((\d, \d+)\) <= v <= \((\d, \d+)\)", text).groups() == ("3, 11", "3, 14")
     assert doctor.PYTHONS == ((3, 11), (3, 14))

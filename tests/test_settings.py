@@ -181,23 +181,3 @@ def test_course_error_is_one_line_in_a_notebook():
 def test_the_guard_of_the_notebook_tests_refuses(guarded):
     done = python("import socket; socket.create_connection(('192.0.2.1', 80), 1)", guarded)
     assert "the network is refused in tests" in done.stderr
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other C libraries decide themselves")
-def test_freed_memory_stays_until_it_is_given_back():
-    code = """
-import psutil, numpy
-from slmops_lab import measure
-
-def size():
-    return psutil.Process().memory_info().rss
-
-measure.reuse_freed_memory()
-before = size()
-a = numpy.ones(25_000_000)  # 200 MB
-del a
-print(size() - before > 150e6)
-measure.give_back()
-print(size() - before < 50e6)
-"""
-    assert python(code, None).stdout == "True\nTrue\n"

@@ -25,6 +25,8 @@ out = Console(soft_wrap=True)
 
 def main():
     """Entry point: a `CourseError`, or a file that cannot be written, is one sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal lacks is no reason to stop
+        stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except CourseError as error:
@@ -68,15 +70,13 @@ def run(
     known = {name: default for notebook in notebooks for name, default in chapters.parameters_of(notebook).items()}
     values = chapters.parse_parameters(parameter or [], known)
     profile = profile or values.get("profile") or os.environ.get("SLMOPS_PROFILE") or "full"
-    if profile not in settings.PROFILES:
-        raise CourseError(f"There is no profile '{profile}': give one of {', '.join(settings.PROFILES)}.")
+    build = _reports(profile)
     if "dataset" in values:
         values["dataset"] = str(settings.dataset_folder(values["dataset"]))
     if profile != "full" or "profile" in values or os.environ.get("SLMOPS_PROFILE"):
         values["profile"] = profile
     for notebook in notebooks:  # before the first one has run for minutes
         chapters.refuse_unknown(notebook, values)
-    build = settings.build_folder(profile)
     for notebook in notebooks:
         out.print(f"{notebook.stem} ...")
         report = chapters.execute(str(notebook), values, build)
@@ -85,12 +85,18 @@ def run(
     ledger(profile)
 
 
+def _reports(profile):
+    if profile not in settings.PROFILES:
+        raise CourseError(f"There is no profile '{profile}': give one of {', '.join(settings.PROFILES)}.")
+    return settings.build_folder(profile)
+
+
 @app.command()
 def ledger(profile: Annotated[str, typer.Option()] = "full"):
     """Print the claims ledger of the last run."""
     from slmops_lab.course import claims
 
-    rows = claims.table(settings.build_folder(profile))
+    rows = claims.table(_reports(profile))
     if rows.empty:
         out.print("The ledger is empty: run the chapters first (make course).")
         return
@@ -110,7 +116,7 @@ def serve(
         list[str] | None, typer.Option(help="name=file.onnx_adapter, repeatable: one more model each")
     ] = None,
     host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
     token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
     log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,

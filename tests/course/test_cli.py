@@ -400,5 +400,31 @@ def test_doctor_without_torch(monkeypatch):
     assert findings("bf16 arithmetic") == [(True, "unknown")]
 
 
-def test_empty_ledger_says_so():
+def test_ledger_without_rows_of_no_profile_and_damaged(tmp_path):
     assert "The ledger is empty" in slmops("ledger").stdout
+    refused(slmops("ledger", "--profile", "fast"), "There is no profile 'fast': give one of full, quick.")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "claims.json").write_text("{half")
+    refused(slmops("ledger"), "claims.json is damaged")
+
+
+def test_a_terminal_without_the_letters(colours):
+    """Labels may be in any script."""
+    (colours / "train.jsonl").write_text('{"id": "1", "text": "a", "answer": {"kind": "गरम", "word": null}}\n')
+    done = slmops("data", "check", colours, env={"PYTHONIOENCODING": "ascii"})
+    refused(done, "problem")
+    assert r"\u0917" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "serve nowhere",
+        "bench nowhere",
+        "gate nowhere --budgets x --profile till --key x",
+        "fetch nowhere",
+        "run nowhere",
+    ],
+)
+def test_what_is_not_there_is_one_sentence(arguments):
+    refused(slmops(*arguments.split()), "nowhere")
