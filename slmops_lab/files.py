@@ -29,7 +29,7 @@ def atomic_folder(target):
     to end wins. Between two renames there is, for an instant, no target; a process killed there leaves the old one to
     the next `sweep`. Modes follow the umask. Raises CourseError where the disk is full or the place cannot be written.
     """
-    target = Path(target)
+    target = Path(target).resolve()  # a link stays one
     with _draft(target) as draft:
         yield draft
         old = draft.with_suffix(".old")
@@ -92,6 +92,7 @@ def sweep(target):
     """
     from filelock import FileLock
 
+    target = Path(target).resolve()
     ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.lock")
     for lock in [path for path in target.parent.glob(".*.lock") if ours.fullmatch(path.name)]:
         with suppress(OSError), FileLock(lock, timeout=0):  # also Timeout: its process lives
@@ -103,7 +104,7 @@ def write_json(path, value):
 
     Raises CourseError as `atomic_folder` does, and TypeError where the value is none that JSON knows.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     with _draft(path) as draft:
         (draft / path.name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(draft / path.name, path)

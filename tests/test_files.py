@@ -145,6 +145,21 @@ def test_a_target_with_a_glob_in_its_name(tmp_path, at_work):
     assert names(tmp_path) == []
 
 
+def test_a_link_stays_one_and_a_file_is_not_replaced_by_a_folder(tmp_path):
+    fill(tmp_path / "disk" / "student", "old")
+    files.write_json(tmp_path / "disk" / "a.json", "old")
+    for name in ("student", "a.json"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    fill(tmp_path / "student", "new")
+    files.write_json(tmp_path / "a.json", "new")
+    assert (tmp_path / "student").is_symlink() and (tmp_path / "a.json").is_symlink()
+    assert (tmp_path / "disk" / "student" / "weights").read_text() == "new"
+    assert names(tmp_path / "disk") == ["a.json", "student"]
+    with pytest.raises(NotADirectoryError):
+        fill(tmp_path / "disk" / "a.json", "x")
+    assert json.loads((tmp_path / "a.json").read_text()) == "new" and names(tmp_path / "disk") == ["a.json", "student"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 @pytest.mark.parametrize("umask, folder, file", [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o002, 0o775, 0o664)])
 def test_modes_follow_the_umask(tmp_path, umask, folder, file):

@@ -71,4 +71,4 @@ def test_peaks_of_this_process_and_of_its_children():
     assert 200e6 < children.peak < 300e6
     with measure.MemoryWatch() as none:
         pass
-    assert none.peak == 0
+    assert none.peak < 100e6, "at most a helper of multiprocessing"

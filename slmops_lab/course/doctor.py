@@ -81,7 +81,7 @@ def _line_ends():
 def _network():
     seen = {name: value for name, value in sorted(os.environ.items()) if NETWORK.fullmatch(name) and value}
     told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    for line in told.splitlines():  # those of files, such as global.index-url='...'
+    for line in told.splitlines():  # those of files, such as global.proxy='...'
         name, _, value = line.partition("=")
         if not name.startswith(":env:") and NETWORK.fullmatch("pip_" + name.rpartition(".")[2].replace("-", "_")):
             seen[f"pip's {name}"] = value.strip("'\"")
