@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: course test lab book check-python sync publish lock format clean
+.PHONY: course test weekly lab book check-python sync publish lock format clean
 
 course: $(READY)
 	$(BIN)/slmops fetch
@@ -15,10 +15,14 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile
 	rm -rf build/test
-	$(BIN)/python tools/notebooks.py derive build/test/notebooks "$$($(BIN)/python tools/short_base.py)"
-	PYTHONPATH=$(CURDIR)/tests/guard SLMOPS_PROFILE=quick SLMOPS_ARTIFACTS=$(CURDIR)/build/test/artifacts \
-	  SLMOPS_BUILD=$(CURDIR)/build/test \
+	short="$$($(BIN)/python tools/short_base.py)" && $(BIN)/python tools/notebooks.py derive build/test/notebooks "$$short"
+	PYTHONPATH="$$PWD/tests/guard" SLMOPS_PROFILE=quick SLMOPS_ARTIFACTS="$$PWD/build/test/artifacts" \
+	  SLMOPS_BUILD="$$PWD/build/test" \
 	  $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v build/test/notebooks
+
+weekly: $(READY)  # the tests that take too long for every change
+	$(BIN)/slmops fetch
+	$(BIN)/python -m pytest -m weekly
 
 lab: $(READY)
 	$(BIN)/slmops fetch
@@ -37,7 +41,7 @@ book/_static/vendor/embed.js:
 	  npm pack --silent mathjax@3.2.2 @jupyter-widgets/html-manager@1.0.15 >/dev/null && \
 	  tar xzf mathjax-3.2.2.tgz package/es5/tex-svg.js && \
 	  tar xzf jupyter-widgets-html-manager-1.0.15.tgz package/dist && \
-	  cp package/es5/tex-svg.js package/dist/embed.js package/dist/*.woff2 $(CURDIR)/$(@D)/ || \
+	  cp package/es5/tex-svg.js package/dist/embed.js package/dist/*.woff2 ../../$(@D)/ || \
 	  echo "npm could not fetch them: formulas and widgets in the book will need a network." ; \
 	else echo "npm is not here: formulas and widgets in the book will need a network."; fi
 
@@ -46,8 +50,8 @@ $(READY): requirements.lock pyproject.toml | check-python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
 	@touch $@
 
-check-python:
-	@$(PYTHON) -c 'import sys; sys.exit("The course needs Python 3.11 or newer, this is %d.%d: run make with PYTHON=python3.11." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+check-python:  # before two gigabytes are downloaded for one that the pinned torch and onnxruntime-genai have no wheels for
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 14) or sys.exit("The course needs Python 3.11 to 3.14, this is %d.%d: install one of them, such as 3.14, and run make with PYTHON=python3.14." % v)'
 
 # For those who work on the course:
 sync: $(READY)  # cells of notebooks/*.py into the .ipynb

@@ -35,7 +35,8 @@ from slmops_lab import settings
 from slmops_lab.task import data
 from slmops_lab.training import compression
 
-run = settings.start(dataset, base_model, profile, seed)
+chosen = {"student_layers": student_layers, "labelled_messages": labelled_messages, "pool_messages": pool_messages}
+run = settings.start(dataset, base_model, profile, seed, own_words=own_words, **chosen)
 desk = data.load(run.dataset)
 teacher, tokenizer = models.open_model(models.fetch(run.base_model))
 depth = teacher.config.num_hidden_layers
@@ -983,7 +984,8 @@ job = cloud.distillation_job(
 cloud.what_is_sent(job)["properties"]
 
 # %%
-print("sent as:", (cloud.submit(job) or "no workspace is configured") if submit_to_azure else "nothing was sent")
+answer = (cloud.submit(job) or "no workspace is configured") if submit_to_azure is True else "nothing was sent"
+print("sent as:", answer)
 
 # %% [markdown]
 # Names age. The pair that many tutorials still show, Meta-Llama-3.1-405B-Instruct as teacher of Meta-Llama-3.1-8B-Instruct, was

@@ -1,9 +1,14 @@
-"""Time, memory and size, each measured one way everywhere."""
+"""Time, memory and size, each measured one way everywhere, and held to a limit where that is the lesson.
+
+It measures processes and files, not how good a model is (`evaluation`). A watch costs a thread that mostly sleeps, a
+`FreshProcess` the start of a Python.
+"""
 
 import ctypes
 import gc
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -41,10 +46,11 @@ def _glibc(function, *arguments):
 
 
 def reuse_freed_memory():
-    """From now on, let the C library keep freed memory for later instead of giving it back (glibc).
+    """From now on, until this process ends, let the C library keep freed memory for later (glibc's mallopt).
 
-    A training step frees and takes hundreds of megabytes; to get them from the system anew each
-    time, page by page, costs a sixth of the step. `give_back` gives them back in between.
+    A training step frees and takes hundreds of megabytes; to get them from the system anew each time, page by page,
+    costs a sixth of the step. The price: the process stays as large as it once was, until `give_back`. Elsewhere than
+    with glibc nothing changes. See https://man7.org/linux/man-pages/man3/mallopt.3.html for the two settings.
     """
     _glibc("mallopt", -3, 1 << 30)  # M_MMAP_THRESHOLD, bytes: smaller ones come from the heap ...
     _glibc("mallopt", -1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
@@ -117,52 +123,44 @@ class FreshProcess:
         return self.call(peak_memory)
 
 
-class _Watch:
-    """Samples some processes' resident size until the block ends; `peak`, in bytes, is the largest of one."""
+class OwnPeak:
+    """Samples this process's resident size until the block ends; `peak`, in bytes, is the largest.
 
-    def __init__(self, every=0.25):
-        self.every = every
-        self.peak = 0
+    For a block whose peak lies below an earlier one, which `peak_memory` would show. every: seconds between samples.
+    """
 
-    def __enter__(self):
-        import threading
-
+    def __init__(self, every=0.005):
+        self.every, self.peak = every, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
         self._thread.start()
         return self
 
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
-        self._sample(psutil.Process())  # a block shorter than a step, and what is still held at the end
+        self._sample()  # a block shorter than a step, and what is still held at the end
 
     def _watch(self):
-        me = psutil.Process()
         while not self._stop.wait(self.every):
-            self._sample(me)
+            self._sample()
 
-    def _sample(self, me):
-        for process in self._watched(me):
+    def _sample(self):
+        for process in self._watched():
             with suppress(psutil.Error):  # it may have just ended
                 self.peak = max(self.peak, process.memory_info().rss)
 
-
-class MemoryWatch(_Watch):
-    """Samples the resident size of this process's children until the block ends.
-
-    `peak` is the largest size that a single child process had, in bytes.
-    """
-
-    def _watched(self, me):
-        return me.children(recursive=True)
+    def _watched(self):
+        return [psutil.Process()]
 
 
-class OwnPeak(_Watch):
-    """The same of this process itself, for a block whose peak lies below an earlier one; samples every 5 ms."""
+class MemoryWatch(OwnPeak):
+    """The same of this process's children and theirs: `peak` is the largest size that one of them had, in bytes."""
 
-    def __init__(self, every=0.005):
+    def __init__(self, every=0.25):
         super().__init__(every)
 
-    def _watched(self, me):
-        return [me]
+    def _watched(self):
+        return psutil.Process().children(recursive=True)

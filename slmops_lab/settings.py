@@ -1,24 +1,32 @@
-"""Where things are, how big a run is, and what other libraries may not do.
+"""Where things are, how big a run is, what this machine allows, and what other libraries may not do.
 
-Importing this module sets the environment variables in `QUIET`, so it comes before torch,
-transformers, onnxruntime and the rest: most of them read these once, at import.
+Importing this module changes the process, and what it starts; it comes before torch, transformers, onnxruntime and
+the rest, most of which read these once, at import. It sets the environment variables in `QUIET`; adds this machine to
+NO_PROXY and no_proxy; makes SLMOPS_HOME, SLMOPS_ARTIFACTS and SLMOPS_BUILD absolute, since notebooks run in their own
+folder; quiets one logger and one warning. Four other modules change something for the whole process: `course.plots`
+(matplotlib's rcParams) and `course.claims` (pandas' display.max_colwidth) at import, `course.chapters.execute`
+(IPYTHONDIR) and `measure.reuse_freed_memory` (glibc's mallopt, called by the trainer) when called.
+It imports neither torch nor NumPy before a run starts.
 """
 
 import logging
+import math
 import os
 import random
+import sys
 import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from slmops_lab.errors import CourseError
 from slmops_lab.files import sha256_of
 
-# Each library has its own switch and several ignore their documented one, CI=1 is the only one that
-# all Microsoft libraries here respect.
+# Each library has its own switch and several ignore their documented one.
 QUIET = {
-    "CI": "1",
+    "CI": "1",  # the only one that all Microsoft libraries here respect
     "DO_NOT_TRACK": "1",
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, onnxruntime-genai
     "ORT_TELEMETRY_DISABLED": "1",  # the name that foundry-local-sdk reads
@@ -38,12 +46,24 @@ QUIET = {
 }
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # where the course's own endpoints listen
+PLACES = ("SLMOPS_HOME", "SLMOPS_ARTIFACTS", "SLMOPS_BUILD")
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
 def quiet():
-    """Set `QUIET` in this process and, through the environment, in every process it starts."""
-    wanted = dict(QUIET)
+    """Set the environment as the module's docstring says, in this process and so in every process it starts."""
+    os.environ.update(QUIET)
     if os.environ.get("SLMOPS_HUB") == "1":
-        wanted["HF_HUB_OFFLINE"] = "0"
-    os.environ.update(wanted)
+        os.environ["HF_HUB_OFFLINE"] = "0"
+    for name in PLACES:
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
+    # elsewhere Python asks the system for its proxies, but only where no such variable is set
+    if sys.platform.startswith("linux") or any(name.lower().endswith("_proxy") for name in os.environ):
+        known = [host.strip() for name in ("no_proxy", "NO_PROXY") for host in os.environ.get(name, "").split(",")]
+        hosts = ",".join(dict.fromkeys(host for host in [*known, *LOOPBACK] if host))
+        os.environ.update(no_proxy=hosts, NO_PROXY=hosts)
 
 
 quiet()
@@ -71,10 +91,57 @@ def home():
 
 
 def threads():
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Threads that can work at once: processor cores, or less where a container or OMP_NUM_THREADS allows less.
+
+    A quota of 2.5 cores is 2 threads: a third would wait for half of its time, and the others for it.
+    """
+    asked = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "PYTHON_CPU_COUNT")]
+    wanted = [int(number) for number in asked if number.isdigit() and int(number)]
+    return max(1, int(min(cores(), cpu_quota(), *wanted)))
+
+
+def cores():
+    """Processor cores that the scheduler may put this process on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota():
+    """Cores' worth of processor time that Linux's control groups allow (docker run --cpus), inf without a limit.
+
+    As in https://docs.kernel.org/admin-guide/cgroup-v2.html and .../cgroup-v1/cgroups.html; the smallest limit of
+    this process's group and of those around it counts.
+    """
+    quotas = [math.inf]
+    for group in _control_groups("cpu"):
+        one, two = _numbers(group / "cpu.max"), _numbers(group / "cpu.cfs_quota_us")
+        for limit in (one, two + _numbers(group / "cpu.cfs_period_us")):
+            if len(limit) == 2 and all(limit):
+                quotas.append(limit[0] / limit[1])
+    return min(quotas)
+
+
+def memory_limit():
+    """Bytes of memory that this process may use: the machine's, or less where a control group allows less."""
+    files = ("memory.max", "memory.limit_in_bytes")
+    limits = [number for group in _control_groups("memory") for file in files for number in _numbers(group / file)]
+    return min([psutil.virtual_memory().total, *limits])
+
+
+def _control_groups(controller):
+    """Folders of this process's control group and of those around it, of both versions; none off Linux.
+
+    In a container the groups' names may be the host's; the last folder, the container's own, is there in any case.
+    """
+    for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else []:
+        _, controllers, name = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            top, inner = CGROUPS / (controller if controllers else ""), Path(name.strip("/"))
+            yield from (top / group for group in (inner, *inner.parents))
+
+
+def _numbers(path):
+    """The whole numbers in a control group's file: none for "max", for -1 and where there is no file."""
+    return [int(word) for word in path.read_text().split() if word.isdigit()] if path.is_file() else []
 
 
 def fast_bf16():
@@ -100,13 +167,14 @@ def dataset_folder(dataset):
 
 @dataclass(frozen=True)
 class Run:
-    """The parameters of one notebook run, checked."""
+    """The parameters of one notebook run, checked; `chapter` holds those that only its chapter has."""
 
     dataset: Path
     data_sha256: str
     base_model: str
     profile: str
     seed: int
+    chapter: dict = field(default_factory=dict, hash=False)
     started: float = field(default_factory=time.monotonic, compare=False, repr=False)
 
     @property
@@ -132,22 +200,13 @@ class Run:
     @property
     def parameters(self):
         """What another chapter's notebook needs to make the same run."""
-        return {
-            "dataset": str(self.dataset),
-            "base_model": self.base_model,
-            "profile": self.profile,
-            "seed": self.seed,
-        }
+        known = {key: value for key, value in self.identity.items() if key != "data_sha256"}
+        return {"dataset": str(self.dataset), **known}
 
     @property
     def identity(self):
         """What an artifact must agree on to be usable in this run."""
-        return {
-            "data_sha256": self.data_sha256,
-            "base_model": self.base_model,
-            "profile": self.profile,
-            "seed": self.seed,
-        }
+        return {key: getattr(self, key) for key in ("data_sha256", "base_model", "profile", "seed")}
 
 
 def build_folder(profile="full"):
@@ -156,20 +215,21 @@ def build_folder(profile="full"):
     return base if profile == "full" else base / profile
 
 
-def start(dataset, base_model, profile=None, seed=0):
+def start(dataset, base_model, profile=None, seed=0, **chapter):
     """Check a notebook's parameters, seed every generator, and return the `Run`.
 
-    profile None means SLMOPS_PROFILE, and `full` where that is not set.
+    profile None means SLMOPS_PROFILE, and `full` where that is not set. chapter: the other parameters that decide
+    what the chapter's artifacts are (plain values). The data count with their names and bytes, replies/ included.
     Raises CourseError on an unknown data set or profile and on a seed that is no whole number.
     """
     profile = profile or os.environ.get("SLMOPS_PROFILE") or "full"
     if profile not in PROFILES:
         raise CourseError(f"There is no profile '{profile}': give one of {', '.join(PROFILES)}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise CourseError(f"The seed must be a whole number from 0 up, not {seed!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:  # NumPy takes no larger one
+        raise CourseError(f"The seed must be a whole number from 0 up and below 2**32, not {seed!r}.")
     folder = dataset_folder(dataset)
-    files = [folder / "schema.json", *sorted(folder.glob("*.jsonl"))]
-    run = Run(folder, sha256_of(*files)[:16], str(base_model), profile, seed)
+    data = [folder / "schema.json", *folder.glob("*.jsonl"), *folder.glob("replies/*.jsonl")]
+    run = Run(folder, sha256_of(*data)[:16], str(base_model), profile, seed, chapter)
     set_seed(seed)
     return run
 

@@ -1,6 +1,8 @@
 import json
 import random
+import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -26,3 +28,47 @@ def test_peak_memory_of_a_fresh_process_is_its_own():
         with pytest.raises(ValueError):
             fresh.call(json.loads, "[")
     assert small < measure.peak_memory() - len(ballast) / 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other C libraries decide themselves")
+def test_freed_memory_stays_until_it_is_given_back():
+    code = """
+import psutil, numpy
+from slmops_lab import measure
+
+def size():
+    return psutil.Process().memory_info().rss
+
+measure.reuse_freed_memory()
+before = size()
+a = numpy.ones(25_000_000)  # 200 MB
+del a
+print(size() - before > 150e6)
+measure.give_back()
+print(size() - before < 50e6)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\nTrue\n", done.stderr
+
+
+def test_peaks_of_this_process_and_of_its_children():
+    start = psutil.Process().memory_info().rss
+    with measure.OwnPeak() as own:
+        held = b"x" * 200_000_000
+        for _ in range(2000):  # until a sample was taken
+            if own.peak > start + 150e6:
+                break
+            time.sleep(0.005)
+        del held
+    assert start + 150e6 < own.peak < start + 300e6
+    code = "held = b'x' * 200_000_000; print(flush=True); input()"
+    with measure.MemoryWatch() as children:  # samples when the block ends, too
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        process.stdout.readline()
+    process.communicate("\n")
+    assert 200e6 < children.peak < 300e6
+    with measure.MemoryWatch() as none:
+        pass
+    assert none.peak < 100e6, "at most a helper of multiprocessing"

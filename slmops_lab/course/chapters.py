@@ -1,14 +1,20 @@
-"""Execute the chapters' notebooks headlessly, with parameters, and say plainly what failed."""
+"""Execute the chapters' notebooks headlessly, with parameters, and say plainly what failed.
 
+Knows notebooks as files, not what they make (`artifacts`). An execution costs a kernel's start, about two seconds.
+"""
+
+import ast
 import json
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from slmops_lab import measure
 from slmops_lab.errors import CourseError
-from slmops_lab.settings import ROOT
+from slmops_lab.files import write_json
+from slmops_lab.settings import ROOT, memory_limit
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -29,27 +35,47 @@ def find(name):
 
 
 def parameters_of(notebook):
-    """Names of the parameters that a notebook's `parameters` cell sets."""
-    import papermill
+    """{name: default} of what a notebook's `parameters` cell sets; None for a default that has to be computed.
 
-    return set(papermill.inspect_notebook(str(notebook)))
+    Raises CourseError where the file is no notebook.
+    """
+    try:
+        cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        statements = ast.parse("".join(code[:1])).body
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
+        raise CourseError(f"{notebook} is no notebook, or its parameters cell no Python: {error}.") from error
+    found = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name) and statement.value:
+                found[target.id] = _value(ast.unparse(statement.value), None)
+    return found
+
+
+def defaults():
+    """{name: default} of all chapters' parameters cells, as they stand now."""
+    return {name: value for chapter in names() for name, value in parameters_of(find(chapter)).items()}
 
 
 def refuse_unknown(notebook, parameters):
     """Raise CourseError where a notebook has no such parameter (papermill itself only logs it)."""
     known = parameters_of(notebook)
-    if unknown := sorted(set(parameters) - known):
-        raise CourseError(f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known))}.")
+    if unknown := sorted(set(parameters) - set(known)):
+        raise CourseError(
+            f"{notebook.stem} has no parameter '{unknown[0]}': it has {', '.join(sorted(known)) or 'none'}."
+        )
 
 
 def execute(name, parameters, build):
     """Run a chapter; the executed notebook goes to build/notebooks.
 
-    Returns {'seconds', 'peak_bytes'}, the latter of the largest process, and notes them in
-    timings.json. Raises CourseError on an unknown chapter or parameter, and when a cell fails,
-    naming the cell.
+    Returns {'seconds', 'peak_bytes'}, the latter of the largest process, and notes them in timings.json. Raises
+    CourseError on an unknown chapter or parameter, when a cell fails, naming it, and when the kernel is killed.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     notebook = find(name)
     refuse_unknown(notebook, parameters)
@@ -64,12 +90,19 @@ def execute(name, parameters, build):
                 parameters,
                 cwd=str(notebook.parent),
                 kernel_name="python3",
+                language="python",  # not every tool that makes notebooks notes it
                 progress_bar=sys.stderr.isatty(),
             )
         except papermill.PapermillExecutionError as error:
             raise CourseError(_failure(notebook, target, error)) from error
-        except RuntimeError as error:  # DeadKernelError and friends
-            raise CourseError(f"{notebook.stem}: the notebook's kernel died ({error}).") from error
+        except DeadKernelError as error:
+            allowed, had = memory_limit() / 1e9, memory.peak / 1e9
+            raise CourseError(
+                f"{notebook.stem}: the notebook's kernel was killed, probably for its memory: {allowed:.1f} GB allowed "
+                f"here, the largest process had {had:.1f} GB; `slmops doctor` says how much is needed."
+            ) from error
+        except RuntimeError as error:
+            raise CourseError(f"{notebook.stem}: the notebook's kernel did not start ({error}).") from error
     report = {"seconds": round(elapsed.seconds, 1), "peak_bytes": memory.peak}
     _note(build, notebook.stem, report)
     return report
@@ -111,24 +144,46 @@ def usual_time(run, chapter):
 
 
 def _note(build, chapter, report):
-    from slmops_lab.files import write_json  # which imports this module
-
     write_json(Path(build) / "timings.json", timings(build) | {chapter: report})
 
 
-def parse_parameters(pairs):
-    """['seed=3', 'dataset=data/mine'] -> {'seed': 3, 'dataset': 'data/mine'}.
+KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
-    Values are read as JSON where they are JSON, else as text; an existing path is made absolute,
-    since notebooks run in their own folder. Raises CourseError where there is no '='.
+
+def parse_parameters(pairs, known=None):
+    """['seed=3', 'speed=None', 'dataset=data/mine'] -> {'seed': 3, 'speed': None, 'dataset': '/.../data/mine'}.
+
+    Values are read as JSON (false, null, "text") or as Python's literals (False, None, 'text'), else they are text.
+    known: the notebooks' {name: default}, whose types the values must have; where a text is meant, 5 is one, too.
+    The path of something that exists is made absolute, since notebooks run in their own folder.
+    Raises CourseError where there is no '=' and on a value of another type.
     """
     values = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign or not re.fullmatch(r"\w+", name):
             raise CourseError(f"'{pair}' is no parameter: write name=value.")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = str(Path(text).resolve()) if Path(text).exists() else text
+        default, value = (known or {}).get(name), _value(text, text)
+        if isinstance(default, str) and not isinstance(value, str):
+            value = text
+        if isinstance(value, str) and (isinstance(default, str) or not known) and os.path.exists(value):
+            value = os.path.abspath(value)
+        if not _fits(value, default):
+            kind = KINDS.get(type(default), f"a {type(default).__name__} like {default!r}")
+            raise CourseError(f"The parameter {name} must be {kind}, not '{text}'.")
+        values[name] = value
     return values
+
+
+def _value(text, otherwise):
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return read(text)
+    return otherwise
+
+
+def _fits(value, default):
+    """Whether a value can stand where a notebook has `default`; True is no number, 3 is a 3.0."""
+    if default is None or isinstance(value, bool) or isinstance(default, bool):
+        return default is None or type(value) is type(default)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

@@ -123,11 +123,13 @@ def record(run, id, measured, ci_low=None, ci_high=None, n=None):
 
 
 def read(build):
-    """Rows of a build folder's claims.json, [] where there is none."""
+    """Rows of a build folder's claims.json, [] where there is none. Raises CourseError where it is damaged."""
     try:
         return json.loads((build / "claims.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise CourseError(f"{build / 'claims.json'} is damaged ({error}): delete it and run the chapters.") from error
 
 
 def table(build, chapter=None):

@@ -1,17 +1,14 @@
 """The `slmops` command."""
 
-import importlib.metadata
 import os
-import platform
 import secrets
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # each command imports what else it needs: an endpoint needs no pandas
@@ -25,12 +22,11 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders."
 app.add_typer(data_app, name="data")
 out = Console(soft_wrap=True)
 
-NEEDS = {"python": (3, 11), "memory_gb": 6, "disk_gb": 5}
-PACKAGES = ["torch", "transformers", "peft", "onnxruntime-genai", "foundry-local-sdk", "jupyterlab"]
-
 
 def main():
     """Entry point: a `CourseError`, or a file that cannot be written, is one sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal lacks is no reason to stop
+        stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except CourseError as error:
@@ -40,57 +36,17 @@ def main():
         sys.exit(f"slmops: The system refuses: {error.strerror or error}{where}.")
 
 
-@app.command()
-def doctor():
+@app.command("doctor")
+def examine():
     """Say what this machine can run, and what is missing."""
-    findings = list(_findings())
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "found", "what to do"):
-        table.add_column(heading)
+    from slmops_lab.course import doctor
+
+    findings = list(doctor.findings())
     for good, what, found, advice in findings:
-        table.add_row(f"[{'green' if good else 'red'}]{'ok' if good else 'no'}[/] {what}", found, advice)
-    out.print(table)
-    if not all(good for good, *_ in findings):
+        verdict = "[green]ok[/]" if good else "[red]no[/]"
+        out.print(f"{verdict} {what:24} {escape(found)}" + (f": {escape(advice)}" if advice else ""), highlight=False)
+    if not all(finding.good for finding in findings):
         raise typer.Exit(1)
-
-
-def _findings():
-    """Yield (good, what, found, advice where it is not good)."""
-    version = sys.version_info[:2]
-    yield _finding(version >= NEEDS["python"], "Python", platform.python_version(), "use 3.11 or newer")
-    cores = settings.threads()
-    yield _finding(cores >= 2, "processor cores", str(cores), "expect it to take twice the time")
-    memory = psutil.virtual_memory().total / 1e9
-    enough = memory >= NEEDS["memory_gb"]
-    yield _finding(enough, "memory", f"{memory:.0f} GB", f"{NEEDS['memory_gb']} GB are needed")
-    existing = next(p for p in [settings.home(), *settings.home().parents] if p.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    room = free >= NEEDS["disk_gb"]
-    yield _finding(room, "free disk", f"{free:.0f} GB at {existing}", "set SLMOPS_HOME to another disk")
-    writable = os.access(existing, os.W_OK)
-    yield _finding(writable, "model cache", str(settings.home()), "set SLMOPS_HOME to a writable folder")
-    for name in PACKAGES:
-        try:
-            found, good = importlib.metadata.version(name), True
-        except importlib.metadata.PackageNotFoundError:
-            found, good = "missing", False
-        yield _finding(good, name, found, "pip install -r requirements.lock")
-    fetched = (settings.home() / "smollm2-135m" / "config.json").is_file()
-    yield _finding(fetched, "base model", "fetched" if fetched else "not yet", "slmops fetch")
-    yield _finding(True, "telemetry", "switched off", "")
-    yield _finding(True, "bf16 arithmetic", _bf16(), "")
-
-
-def _finding(good, what, found, advice):
-    return good, what, found, "" if good else advice
-
-
-def _bf16():
-    try:
-        from slmops_lab.settings import fast_bf16
-    except ImportError:  # said in a row of its own
-        return "unknown"
-    return "fast here" if fast_bf16() else "slow here: training uses fp32 and takes about twice as long"
 
 
 @app.command()
@@ -108,21 +64,19 @@ def run(
     profile: Annotated[str | None, typer.Option(help="full or quick")] = None,
 ):
     """Execute chapters headlessly; the executed notebooks go to build/notebooks."""
-    values = chapters.parse_parameters(parameter or [])
+    notebooks = [chapters.find(name) for name in chapter or chapters.names()]
+    if not notebooks:
+        raise CourseError(f"There are no notebooks in {chapters.NOTEBOOKS}.")
+    known = {name: default for notebook in notebooks for name, default in chapters.parameters_of(notebook).items()}
+    values = chapters.parse_parameters(parameter or [], known)
     profile = profile or values.get("profile") or os.environ.get("SLMOPS_PROFILE") or "full"
-    if profile not in settings.PROFILES:
-        known = ", ".join(settings.PROFILES)
-        raise CourseError(f"There is no profile '{profile}': give one of {known}.")
+    build = _reports(profile)
     if "dataset" in values:
         values["dataset"] = str(settings.dataset_folder(values["dataset"]))
     if profile != "full" or "profile" in values or os.environ.get("SLMOPS_PROFILE"):
         values["profile"] = profile
-    notebooks = [chapters.find(name) for name in chapter or chapters.names()]
-    if not notebooks:
-        raise CourseError(f"There are no notebooks in {chapters.NOTEBOOKS}.")
     for notebook in notebooks:  # before the first one has run for minutes
         chapters.refuse_unknown(notebook, values)
-    build = settings.build_folder(profile)
     for notebook in notebooks:
         out.print(f"{notebook.stem} ...")
         report = chapters.execute(str(notebook), values, build)
@@ -131,12 +85,18 @@ def run(
     ledger(profile)
 
 
+def _reports(profile):
+    if profile not in settings.PROFILES:
+        raise CourseError(f"There is no profile '{profile}': give one of {', '.join(settings.PROFILES)}.")
+    return settings.build_folder(profile)
+
+
 @app.command()
 def ledger(profile: Annotated[str, typer.Option()] = "full"):
     """Print the claims ledger of the last run."""
     from slmops_lab.course import claims
 
-    rows = claims.table(settings.build_folder(profile))
+    rows = claims.table(_reports(profile))
     if rows.empty:
         out.print("The ledger is empty: run the chapters first (make course).")
         return
@@ -156,7 +116,7 @@ def serve(
         list[str] | None, typer.Option(help="name=file.onnx_adapter, repeatable: one more model each")
     ] = None,
     host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
     token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
     log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,

@@ -1,6 +1,7 @@
 """What a user types, what a user reads: exit code and one clear sentence."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import nbformat
 import psutil
 import pytest
 from endpoint import reply
+from typer import testing
 
-from slmops_lab.course import cli
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from slmops_lab import settings
+from slmops_lab.course import chapters, cli, doctor
+from slmops_lab.errors import CourseError
 
 GOOD = """
 # %% tags=["parameters"]
@@ -27,8 +29,11 @@ print("speed is", speed, dataset)
 """
 
 
+SLMOPS = [sys.executable, "-m", "slmops_lab"]
+
+
 def slmops(*arguments, env=None):
-    command = [sys.executable, "-c", "from slmops_lab.course.cli import main; main()", *map(str, arguments)]
+    command = [*SLMOPS, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}))
 
 
@@ -53,33 +58,127 @@ def refused(done, sentence):
     assert len(message) == 1
 
 
-def test_run_passes_parameters(tmp_path, colours):
-    path = notebook(tmp_path, GOOD)
-    done = slmops("run", path, "-p", "speed=3", "-p", f"dataset={colours}")
-    assert done.returncode == 0, done.stderr
-    assert f"speed is 3 {colours}" in executed()
-    assert "own: 0." in done.stdout
-    assert "own" in (Path(os.environ["SLMOPS_BUILD"]) / "timings.json").read_text()
-
-
-def test_profile_reaches_the_notebook(tmp_path):
+def test_run_passes_parameters_and_the_profile(tmp_path, colours):
     path = notebook(tmp_path, GOOD + "print('profile', profile)")
-    assert slmops("run", path, "--profile", "quick").returncode == 0
-    assert "profile quick" in executed(profile="quick")
+    done = slmops("run", path, "--profile", "quick", "-p", "speed=3", "-p", f"dataset={colours}")
+    assert done.returncode == 0, done.stderr
+    assert f"speed is 3 {colours}" in executed(profile="quick") and "profile quick" in executed(profile="quick")
+    assert "own: 0." in done.stdout
+    assert "own" in (Path(os.environ["SLMOPS_BUILD"]) / "quick" / "timings.json").read_text()
 
 
 def test_the_profile_that_is_asked_for_wins(tmp_path):
     path = notebook(tmp_path, GOOD + "print('profile', profile)")
-    assert slmops("run", path, "--profile", "full", "-p", "profile=quick").returncode == 0
+    done = slmops("run", path, "--profile", "full", "-p", "profile=quick", env={"SLMOPS_PROFILE": "quick"})
+    assert done.returncode == 0
     assert "profile full" in executed()
-    assert slmops("run", path, "--profile", "full", env={"SLMOPS_PROFILE": "quick"}).returncode == 0
     assert not (Path(os.environ["SLMOPS_BUILD"]) / "quick").exists()
+
+
+def test_run_from_another_place(tmp_path, colours, monkeypatch):
+    """By number and by a relative path; what SLMOPS_BUILD names lies where the user stands."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebook(
+        folder, GOOD + "print('in', Path.cwd().name)".replace("Path", "__import__('pathlib').Path"), "01_own.ipynb"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("SLMOPS_BUILD")
+    code = "from slmops_lab.course import chapters, cli; from pathlib import Path\n"
+    code += f"chapters.NOTEBOOKS = Path({str(folder)!r}); cli.main()"
+    started = {"env": os.environ | {"SLMOPS_BUILD": "out"}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code, "run", "1", "-p", f"dataset=../{colours.name}"], **started)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "elsewhere" / "out" / "notebooks" / "01_own.ipynb").read_text()
+    assert "in notebooks" in text and f"speed is 1 {colours}" in text
+    refused(slmops("run", "../notebooks/01_own.ipynb", "-p", "a=1"), "01_own has no parameter 'a'")
+
+
+KNOWN = {"flag": False, "count": 960, "rate": 0.5, "name": "x", "free": None, "many": [1]}
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        *((f"flag={word}", False) for word in ("False", "false")),
+        *((f"flag={word}", True) for word in ("True", "true")),
+        *((f"free={word}", None) for word in ("None", "null")),
+        *((f"free={word}", "a b") for word in ("a b", "'a b'", '"a b"')),
+        ("free=false", False),
+        ("free=3", 3),
+        ("free=", ""),
+        ("count=-5", -5),
+        ("count=1_000", 1000),
+        ("rate=2", 2),
+        ("rate=1e-4", 1e-4),
+        ("name=5", "5"),
+        ("name=007", "007"),
+        ("name=None", "None"),
+        ("name='5'", "5"),
+        ("name=a=b", "a=b"),
+        ("many=[2, 3]", [2, 3]),
+    ],
+)
+def test_parameters_are_read_as_python_and_json_have_them(pair, value):
+    (read,) = chapters.parse_parameters([pair], KNOWN).values()
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        *(
+            (f"flag={word}", f"flag must be True or False, not '{word}'.")
+            for word in ("no", "FALSE", "0", "'False'", "")
+        ),
+        *(
+            (f"count={word}", f"count must be a whole number, not '{word}'.")
+            for word in ("x", "1.5", "true", "None", "1e3")
+        ),
+        *((f"rate={word}", f"rate must be a number, not '{word}'.") for word in ("fast", "True")),
+        ("many=2", "many must be a list like [1], not '2'."),
+        ("count", "'count' is no parameter: write name=value."),
+        ("=3", "'=3' is no parameter"),
+    ],
+)
+def test_parameters_of_another_kind_are_refused(pair, sentence):
+    with pytest.raises(CourseError, match=re.escape(sentence)):
+        chapters.parse_parameters([pair], KNOWN)
+
+
+def test_parameters_without_a_notebook_at_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    read = chapters.parse_parameters(["dataset=mine", "flag=False", "n=3"])
+    assert read == {"dataset": str(tmp_path / "mine"), "flag": False, "n": 3}
+    (tmp_path / "quick").mkdir()
+    assert chapters.parse_parameters(["profile=quick"], {"profile": None}) == {"profile": "quick"}
+
+
+def test_the_parameters_cell_of_a_notebook(tmp_path):
+    cell = '# %% tags=["parameters"]\na = 2 * 3\nb, c = 1, 2\nd = -1  # four\ne: int = 5\nprint(a)\n'
+    assert chapters.parameters_of(notebook(tmp_path, cell)) == {"a": None, "d": -1, "e": 5}
+    assert chapters.parameters_of(notebook(tmp_path, "# %%\n1\n")) == {}
+    assert chapters.parameters_of(chapters.find("2"))["submit_to_azure"] is False
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"cells": [1]}', "# Title"])
+def test_a_file_that_is_no_notebook(tmp_path, text):
+    (tmp_path / "own.ipynb").write_text(text)
+    refused(slmops("run", tmp_path / "own.ipynb"), "own.ipynb is no notebook")
+
+
+def test_what_costs_money_asks_for_true_itself():
+    code = (chapters.NOTEBOOKS / "02_distillation.py").read_text(encoding="utf-8")
+    assert re.findall(r"if submit_to_azure\b.*", code) == ['if submit_to_azure is True else "nothing was sent"']
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["-p", "sped=3"], "own has no parameter 'sped': it has dataset, profile, speed."),
+        (["-p", "speed=fast"], "The parameter speed must be a whole number, not 'fast'."),
         (["-p", "speed"], "'speed' is no parameter: write name=value."),
         (["-p", "dataset=nonsense"], "There is no data set 'nonsense'"),
         (["-p", "dataset=5"], "There is no data set '5'"),
@@ -107,34 +206,34 @@ def test_course_error_in_a_cell_is_its_sentence(tmp_path):
     refused(slmops("run", notebook(tmp_path, GOOD + cell)), "own stopped in cell 3: schema.json is missing")
 
 
-def test_dead_kernel(tmp_path):
+def test_a_kernel_that_is_killed(tmp_path):
     cell = "\n# %%\nimport os\nos.kill(os.getpid(), 9)\n"
-    refused(slmops("run", notebook(tmp_path, GOOD + cell)), "own: the notebook's kernel died")
+    done = slmops("run", notebook(tmp_path, GOOD + cell))
+    refused(done, "own: the notebook's kernel was killed, probably for its memory: ")
+    assert f" {settings.memory_limit() / 1e9:.1f} GB allowed here, the largest process had 0." in done.stderr
 
 
 def test_interrupted_run_stops_its_kernel_and_can_be_repeated(tmp_path):
-    slow = notebook(tmp_path, GOOD + "\n# %%\nimport time\ntime.sleep(60 * (speed == 1))\n")
-    command = [sys.executable, "-c", "from slmops_lab.course.cli import main; main()", "run", str(slow)]
+    here = tmp_path / "in the cell that sleeps"
+    cell = f"\n# %%\nimport time\nopen({str(here)!r}, 'w').close()\ntime.sleep(600 * (speed == 1))\n"
+    slow = notebook(tmp_path, GOOD + cell)
     process = subprocess.Popen(
-        command,
+        [*SLMOPS, "run", str(slow)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # a shell that starts CI in the background has SIGINT ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    children = []
-    for _ in range(300):
-        children = psutil.Process(process.pid).children(recursive=True)
-        if children and "own.ipynb" in os.listdir(Path(os.environ["SLMOPS_BUILD"]) / "notebooks"):
-            break
-        time.sleep(0.1)
-    time.sleep(3)  # into the cell that sleeps
+    while not here.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert not any(child.is_running() for child in children), "the kernel is still there"
+    assert children and not any(child.is_running() for child in children), "the kernel is still there"
     assert slmops("run", slow, "-p", "speed=2").returncode == 0
     assert "speed is 2" in executed()
 
@@ -174,11 +273,11 @@ def test_data_import(tmp_path):
     )
 
 
-def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endpoint, monkeypatch):
-    """A folder made from a CSV file, one enum field; a random model, so every answer of its own is wrong.
+@pytest.fixture
+def own_messages(tmp_path, tiny_folder, endpoint, monkeypatch):
+    """A folder made from a CSV file, one enum field, and a teacher elsewhere. Returns (arguments of a run, server).
 
-    A teacher elsewhere is measured on the labelled messages that are kept back, and labels the pool, together
-    with the word counters, as the README has it.
+    The model is random, so every answer of its own is wrong.
     """
     source = tmp_path / "in.csv"
     rows = [f"please look at case {i} in town {i * 7},topic {i % 3}" for i in range(60)]
@@ -189,16 +288,39 @@ def test_all_chapters_run_on_somebody_elses_messages(tmp_path, tiny_folder, endp
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     monkeypatch.setenv("SLMOPS_TEACHER_MODEL", "big")
-    done = slmops("run", "--profile", "quick", "-p", f"dataset={tmp_path / 'mine'}", "-p", f"base_model={tiny_folder}")
-    assert done.returncode == 0, done.stderr
-    build = Path(os.environ["SLMOPS_BUILD"]) / "quick"
-    ledger = (build / "claims.json").read_text()
-    assert '"accuracy-kept"' in ledger and '"lora-params"' in ledger
-    pool, judges = sum(1 for _ in open(tmp_path / "mine" / "pool.jsonl")), 30 - 24
+    parameters = [f"dataset={tmp_path / 'mine'}", f"base_model={tiny_folder}"]
+    return ["--profile", "quick", "-p", parameters[0], "-p", parameters[1]], server
+
+
+def labelled_by_the_teacher_elsewhere(folder, server):
+    """It was measured on the labelled messages that are kept back, and labelled the pool, as the README has it."""
+    pool, judges = sum(1 for _ in open(folder / "pool.jsonl")), 30 - 24
     assert len(server.seen) == judges + pool and server.seen[0][1]["model"] == "big"
-    shown = (build / "notebooks" / "02_distillation.ipynb").read_text()
+    shown = executed("02_distillation.ipynb", "quick")
     assert f"big, word pairs and single words answered {judges} messages" in shown
     assert f": {pool} of {pool} messages Usage(requests={judges + pool}" in shown and "secret-key" not in shown
+
+
+def test_a_teacher_elsewhere_labels_somebody_elses_messages(tmp_path, own_messages):
+    """Chapter 2 up to its labels."""
+    arguments, server = own_messages
+    chapter = jupytext.read(chapters.NOTEBOOKS / "02_distillation.py")
+    (last,) = [i for i, cell in enumerate(chapter.cells) if "distillation.label(" in cell.source]
+    chapter.cells = chapter.cells[: last + 1]
+    nbformat.write(chapter, tmp_path / "02_distillation.ipynb")
+    done = slmops("run", tmp_path / "02_distillation.ipynb", *arguments)
+    assert done.returncode == 0, done.stderr
+    labelled_by_the_teacher_elsewhere(tmp_path / "mine", server)
+
+
+@pytest.mark.weekly
+def test_all_chapters_run_on_somebody_elses_messages(tmp_path, own_messages):
+    arguments, server = own_messages
+    done = slmops("run", *arguments)
+    assert done.returncode == 0, done.stderr
+    ledger = (Path(os.environ["SLMOPS_BUILD"]) / "quick" / "claims.json").read_text()
+    assert '"accuracy-kept"' in ledger and '"lora-params"' in ledger
+    labelled_by_the_teacher_elsewhere(tmp_path / "mine", server)
 
 
 def test_a_student_deeper_than_its_teacher_stops_before_the_work(colours, tiny_folder):
@@ -208,32 +330,107 @@ def test_a_student_deeper_than_its_teacher_stops_before_the_work(colours, tiny_f
 
 
 def test_doctor_says_what_is_missing(tmp_path):
-    assert slmops("doctor").returncode == 0
-    done = slmops("doctor", env={"SLMOPS_HOME": str(tmp_path / "empty")})
+    done = slmops("doctor", env={"SLMOPS_HOME": str(tmp_path / "empty"), "SSL_CERT_FILE": str(tmp_path / "no.pem")})
     assert done.returncode == 1
-    assert "slmops fetch" in done.stdout and "not yet" in done.stdout
+    assert "no base model               not yet: slmops fetch\n" in done.stdout
+    assert re.search(r"^no SSL_CERT_FILE .*no.pem: there is no such file: correct it", done.stdout, re.MULTILINE)
+
+
+def test_doctor_finds_nothing_missing(base_folder, monkeypatch):
+    for name in [name for name in os.environ if doctor.NETWORK.fullmatch(name)]:
+        monkeypatch.delenv(name)
+    done = testing.CliRunner().invoke(cli.app, ["doctor"])
+    assert done.exit_code == 0 and "\nno " not in done.output and done.output.startswith("ok Python"), done.output
+
+
+def findings(*names):
+    rows = {finding.what: finding for finding in doctor.findings()}
+    return [(rows[name].good, rows[name].found) for name in names]
+
+
+def test_doctor_shows_proxies_mirrors_and_certificates_without_their_secrets(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if doctor.NETWORK.fullmatch(name)]:
+        monkeypatch.delenv(name)
+    files = {"PIP_CONFIG_FILE": "pip.conf", "REQUESTS_CA_BUNDLE": "ca.pem"}
+    for name, file in files.items():
+        (tmp_path / file).write_text("")
+        monkeypatch.setenv(name, str(tmp_path / file))
+    index = "index-url"
+    (tmp_path / "pip.conf").write_text(f"[global]\n{index}=https://me:hush@mirror.example/py?token=hush\ntimeout=9\n")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hu@sh@proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "me:hush@proxy.example:3128")
+    monkeypatch.setenv("ALL_PROXY", "http://")
+    monkeypatch.setenv("NO_PROXY", "localhost,[::1],.intern")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a:hush@x.example/1 https://hush@y.example/2")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    rows = {finding.what: finding for finding in doctor.findings()}
+    assert "hush" not in str(rows) and "hu@sh" not in str(rows) and "timeout" not in str(rows)
+    assert rows["HTTPS_PROXY"].found == "http://***@proxy.example:3128" and rows["HTTPS_PROXY"].good
+    assert rows["http_proxy"].found == "***@proxy.example:3128" and rows["http_proxy"].good
+    assert rows["NO_PROXY"].found == "localhost,[::1],.intern"
+    assert rows["PIP_EXTRA_INDEX_URL"].found == "https://***@x.example/1 https://***@y.example/2"
+    assert rows[f"pip's global.{index}"].found == "https://***@mirror.example/py?***"
+    assert rows["REQUESTS_CA_BUNDLE"].good and not rows["SSL_CERT_FILE"].good and not rows["ALL_PROXY"].good
+
+
+def test_doctor_shows_what_a_container_allows(monkeypatch):
+    monkeypatch.setattr(settings, "cores", lambda: 16)
+    monkeypatch.setattr(settings, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(settings, "memory_limit", lambda: 3 * 10**9)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores, memory = findings("processor cores", "memory")
+    assert cores == (False, "1 used: 16 by affinity, a quota of 1.5")
+    assert memory[0] is False and re.fullmatch(r"3\.0 GB allowed here, [\d.]+ GB in the machine", memory[1])
+
+
+def test_doctor_looks_at_the_place_and_the_python(tmp_path, monkeypatch):
+    root = tmp_path / "Müller & Söhne"
+    (root / "data" / "support_desk").mkdir(parents=True)
+    (root / "data" / "support_desk" / "train.jsonl").write_bytes(b"{}\r\n")
+    subprocess.run(["git", "init", "-q", root], check=True)
+    subprocess.run(["git", "-C", root, "config", "core.autocrlf", "true"], check=True)
+    monkeypatch.setattr(settings, "ROOT", root)
+    monkeypatch.setattr(sys, "version_info", (3, 15, 0))
+    place, ends, python = findings("folder of the course", "line ends", "Python")
+    assert place == (True, f"{root} (with ' ' '&' 'ö' 'ü')")
+    assert ends == (False, "CRLF; git's core.autocrlf is true")
+    assert python[0] is False and python[1].endswith("(supported: 3.11 to 3.14)")
+    monkeypatch.setattr(settings, "ROOT", tmp_path / f"a{os.pathsep}b")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    place, ends = findings("folder of the course", "line ends")
+    assert place[0] is False and ends == (True, "LF; git's core.autocrlf is not to be asked: there is no git")
 
 
 def test_doctor_without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
-    assert cli._bf16() == "unknown"
+    assert findings("bf16 arithmetic") == [(True, "unknown")]
 
 
-def test_empty_ledger_says_so():
+def test_ledger_without_rows_of_no_profile_and_damaged(tmp_path):
     assert "The ledger is empty" in slmops("ledger").stdout
+    refused(slmops("ledger", "--profile", "fast"), "There is no profile 'fast': give one of full, quick.")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "claims.json").write_text("{half")
+    refused(slmops("ledger"), "claims.json is damaged")
 
 
-def make(tmp_path, *arguments):
-    return subprocess.run(["make", "-C", REPOSITORY, *arguments], capture_output=True, text=True, env=os.environ)
+def test_a_terminal_without_the_letters(colours):
+    """Labels may be in any script."""
+    (colours / "train.jsonl").write_text('{"id": "1", "text": "a", "answer": {"kind": "गरम", "word": null}}\n')
+    done = slmops("data", "check", colours, env={"PYTHONIOENCODING": "ascii"})
+    refused(done, "problem")
+    assert r"\u0917" in done.stdout
 
 
-def test_old_python_is_refused_in_one_sentence(tmp_path):
-    old = tmp_path / "python-old"
-    old.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])" "$2"\n'
-    )
-    old.chmod(0o755)
-    done = make(tmp_path, "check-python", f"PYTHON={old}")
-    assert done.returncode != 0
-    assert "The course needs Python 3.11 or newer, this is 3.9" in done.stderr
-    assert make(tmp_path, "check-python", f"PYTHON={sys.executable}").returncode == 0
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "serve nowhere",
+        "bench nowhere",
+        "gate nowhere --budgets x --profile till --key x",
+        "fetch nowhere",
+        "run nowhere",
+    ],
+)
+def test_what_is_not_there_is_one_sentence(arguments):
+    refused(slmops(*arguments.split()), "nowhere")

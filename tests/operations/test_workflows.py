@@ -46,6 +46,29 @@ def test_actions_are_pinned_to_a_version_and_jobs_may_not_run_for_ever():
             assert all("@v" in step["uses"] for step in job["steps"] if "uses" in step)
 
 
+def steps(name):
+    """The shell lines of a workflow, and what starts it."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8"))
+    lines = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    return lines, set(workflow[True])  # YAML 1.1 reads `on` as true
+
+
+def test_the_release_gate_says_which_product_it_lets_through():
+    (gate,) = [line for line in steps("release.yml")[0] if "slmops gate" in line]
+    options = re.findall(r"--\w+", gate)
+    assert sorted(options) == ["--budgets", "--key", "--name", "--profile"]
+    assert "${{" not in gate, "an input in a shell line is code"
+
+
+def test_what_is_too_slow_for_every_change_runs_once_a_week():
+    lines, when = steps("weekly.yml")
+    assert {"make test", "make weekly", "make course"} <= set(lines) and "schedule" in when
+    assert "schedule" not in steps("course.yml")[1]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    called = {line.split()[1] for path in WORKFLOWS for line in steps(path.name)[0] if line.startswith("make ")}
+    assert called <= set(targets)
+
+
 def hadolint(path):
     command = shutil.which("hadolint", path=Path(sys.executable).parent)
     if not command:
