@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -127,71 +126,6 @@ def test_nats_by_hand(tiny):
             where = (labels[1:] != encoding.IGNORE).nonzero()[:, 0]
             by_hand.append(-log_probs[where, labels[1:][where]].sum().item())
     assert generation.nats(model, tokenizer, lessons) == pytest.approx(by_hand, rel=0.01)
-
-
-def test_held_out_loss_is_that_of_the_held_out(tiny):
-    model, tokenizer = tiny
-    lessons = examples(tokenizer)
-    history = trainer.train(model, tokenizer, lessons, held_out=lessons[:2], eval_steps=2, logging_steps=1, **USUAL)
-    seen = history.set_index("step")["held_out"].dropna()
-    assert list(seen.index) == list(range(2, int(history["step"].max()) + 1, 2))
-    tokens = sum(label != encoding.IGNORE for lesson in lessons[:2] for label in lesson["labels"])
-    assert seen.iloc[-1] == pytest.approx(sum(generation.nats(model, tokenizer, lessons[:2])) / tokens, rel=0.02)
-
-
-def test_examples_without_answers(tiny):
-    model, tokenizer = tiny
-    blank = [{"input_ids": [1, 2], "labels": [encoding.IGNORE] * 2}]
-    for nothing in ([], blank):
-        with pytest.raises(CourseError, match="There is no answer to learn from"):
-            trainer.train(model, tokenizer, nothing)
-
-
-KILLED = """
-import os, signal, sys
-from transformers import TrainerCallback
-sys.path.insert(0, sys.argv[3])
-from test_adapters import tuned
-
-class Plug(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-tuned(sys.argv[1], sys.argv[2], [Plug()])
-"""
-
-
-def tuned(base, folder, callbacks=()):
-    """Weights of an adapter after three passes with checkpoints."""
-    model, tokenizer = base_model.open_model(base)
-    torch.manual_seed(0)
-    adapted = adapters.attach(model, LoraConfig(r=2, lora_dropout=0.1, target_modules="all-linear"))
-    lessons = examples(tokenizer) * 2
-    trainer.train(adapted, tokenizer, lessons, folder=folder, save_steps=2, callbacks=callbacks, **USUAL)
-    return {name: w.detach().clone() for name, w in adapted.named_parameters() if w.requires_grad}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_training_resumes_to_the_same_weights(tiny_folder, tmp_path):
-    whole = tuned(tiny_folder, tmp_path / "whole")
-    command = [sys.executable, "-c", KILLED, tiny_folder, tmp_path / "killed", os.path.dirname(__file__)]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-    assert trainer.last_checkpoint(tmp_path / "killed").endswith("checkpoint-4")
-    resumed = tuned(tiny_folder, tmp_path / "killed")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"])
-def test_a_checkpoint_cut_in_half(tiny_folder, tmp_path, name):
-    tuned(tiny_folder, tmp_path)
-    last = trainer.last_checkpoint(tmp_path)
-    os.truncate(f"{last}/{name}", os.path.getsize(f"{last}/{name}") // 2)
-    with pytest.raises(CourseError, match=r"The checkpoint checkpoint-\d+ in .* is not whole .*: remove it"):
-        tuned(tiny_folder, tmp_path)
-    shutil.rmtree(last)
-    assert tuned(tiny_folder, tmp_path), "it goes on from the one before"
 
 
 def test_stopping_early_loads_the_best_weights_again(tiny):
