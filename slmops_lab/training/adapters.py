@@ -24,9 +24,9 @@ WEIGHTS = "adapter_model.safetensors"
 def attach(model, config):
     """`peft.get_peft_model` on a model, which is changed in place; returns the PEFT model.
 
-    What is saved names the base by its folder's name, not its path: an adapter may move, and be shared. Raises
-    CourseError on a rank below 1 or above what a matrix can have, and on target modules that name nothing in the
-    model; the model is left as it was then.
+    The model forgets the folder that it came from: PEFT would write its path beside every adapter. Raises CourseError
+    on a rank below 1 or above what a matrix can have, and on target modules that name nothing in the model; the
+    model is left as it was then.
     """
     rank = getattr(config, "r", None)
     if rank is not None and rank < 1:
@@ -34,8 +34,7 @@ def attach(model, config):
     linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     if rank is not None and rank > min((min(m.in_features, m.out_features) for m in linear.values()), default=rank):
         _refuse_rank(model, config, rank)
-    if Path(model.name_or_path).is_absolute():
-        model.name_or_path = model.config.name_or_path = Path(model.name_or_path).name
+    model.name_or_path = model.config.name_or_path = ""  # as of a model that was built from its configuration
     try:
         return get_peft_model(model, config)
     except ValueError as error:

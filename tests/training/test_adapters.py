@@ -81,7 +81,6 @@ def test_an_adapter_names_no_place_and_may_move(tiny_folder, two_adapters, tmp_p
     moved = shutil.move(shutil.copytree(two_adapters["one"], tmp_path / "first"), tmp_path / "elsewhere")
     for file in filter(Path.is_file, Path(moved).rglob("*")):
         assert str(tiny_folder.parent).encode() not in file.read_bytes(), f"a path of this machine in {file.name}"
-    assert tiny_folder.name in (Path(moved) / "adapter_config.json").read_text(), "but the base has a name"
     base = shutil.copytree(tiny_folder, tmp_path / "base")  # it moved, too
     texts = []
     for model_folder, folder in ((tiny_folder, two_adapters["one"]), (base, moved)):
