@@ -31,7 +31,7 @@ from slmops_lab.task import encoding
 
 # Megabytes of activations that a batch may keep for the backward pass: the 30-layer base then trains near 4 GB.
 KEPT_ACTIVATIONS = 600
-FINGERPRINT = "training.json"  # in a folder of checkpoints: which training they are of
+FINGERPRINT = "arguments.json"  # in a folder of checkpoints: which training they are of
 SEAL = "complete.json"  # in a checkpoint, written last: the hashes of its files
 # Arguments that change nothing about the weights.
 HARMLESS = ("output_dir", "kept", "logging", "save", "eval", "per_device_eval", "report", "disable", "dataloader_pin")
@@ -204,15 +204,7 @@ def arguments(folder, kind=TrainingArguments, **overrides):
 
 
 def train(
-    model,
-    tokenizer,
-    examples,
-    label="training",
-    loss=answer_loss,
-    held_out=None,
-    callbacks=(),
-    folder=None,
-    **overrides,
+    model, tokenizer, examples, label="training", loss=answer_loss, held_out=None, callbacks=(), folder=None, **how
 ):
     """Train in place on encoded examples. Returns what `run` returns.
 
@@ -221,7 +213,7 @@ def train(
     So accumulated batches count as one large one. With `loss.hidden_states = False` done has the last state only.
     held_out: encoded examples to judge by, every `eval_steps` steps (column held_out of the result).
     folder: where checkpoints go, every `save_steps` steps; training goes on from the last one there.
-    label: of the progress bar, None shows none. callbacks: transformers' TrainerCallbacks. overrides: `Arguments`
+    label: of the progress bar, None shows none. callbacks: transformers' TrainerCallbacks. how: `Arguments`
     (num_train_epochs, learning_rate, seed, kept, ...). Raises CourseError where an example has no answer or is too
     long for the free memory, and where the last checkpoint is not whole or another training's.
     """
@@ -237,7 +229,7 @@ def train(
     attention = decoder.config._attn_implementation
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            args = arguments(folder or scratch, Arguments, **{**usual, **overrides})
+            args = arguments(folder or scratch, Arguments, **{**usual, **how})
             free = psutil.virtual_memory().available
             refuse_what_cannot_fit(model, examples, args.per_device_train_batch_size, free)
             trainer = AnswerTrainer(

@@ -131,6 +131,11 @@ def test_snapping_is_its_definition_to_the_last_bit(data, rows, columns):
     assert snapped.shape == weight.shape and torch.equal(snapped, by_hand(weight))
 
 
+def test_a_tie_is_rounded_as_a_division_rounds_it():
+    tie = torch.tensor([[-112.0, 91.0, -91.0, 0.0]])  # the scale is 14, so these are -8, 6.5, -6.5 and 0
+    assert compression.snap(tie).tolist() == [[-112.0, 84.0, -84.0, 0.0]]
+
+
 @pytest.mark.parametrize("factor", [1, 7, 0.1])
 def test_snapping_many_numbers(factor):
     torch.manual_seed(0)
