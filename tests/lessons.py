@@ -10,3 +10,11 @@ def examples(tokenizer, count=8):
         encoding.encode(tokenizer, [{"role": "user", "content": "say " + "a " * i}], f"answer {i}")
         for i in range(count)
     ]
+
+
+def uneven(tokenizer, count=8):
+    """Examples whose answers are of very unequal lengths, and the longer the shorter the question."""
+    return [
+        encoding.encode(tokenizer, [{"role": "user", "content": "say " + "a " * (count - i)}], "and " * i * i + "so")
+        for i in range(count)
+    ]

