@@ -33,7 +33,7 @@ def ratio(ours, theirs, seed=0):
     """Mean of ours over mean of theirs on the same records: {'ratio', 'low', 'high'}.
 
     Both are (records,) arrays. Right or wrong (booleans): the hybrid Wilson interval of Bonett and
-    Price 2006, Statistics in Medicine 25:3039. Positive measurements, such as times: a paired bootstrap, drawn with
+    Price 2006 (https://doi.org/10.1002/sim.2440). Positive measurements, such as times: a paired bootstrap, drawn with
     `seed`. Where theirs are never right the upper end is infinite, and so it is for fewer than 5 measurements.
     Raises CourseError where the two are not of the same records, or a value is missing.
     """
@@ -62,9 +62,9 @@ def _ratio_of_shares(both, ours, theirs):
 def difference(ours, theirs, seed=0):
     """Mean of ours minus mean of theirs, paired as in `ratio`: {'points', 'low', 'high'}.
 
-    Right or wrong: the adjusted Wald interval of Bonett and Price 2012, Journal of Educational and Behavioral
-    Statistics 37:479. It counts one record more for either side, so few records without a disagreement prove
-    nothing. Measurements: a paired bootstrap, without bounds for fewer than 5. Raises as `ratio` does.
+    Right or wrong: the adjusted Wald interval of Bonett and Price 2012 (https://doi.org/10.3102/1076998611411915). It
+    counts one record more for either side, so few records without a disagreement prove nothing. Measurements: a
+    paired bootstrap, without bounds for fewer than 5. Raises as `ratio` does.
     """
     ours, theirs, judged = _pairs(ours, theirs)
     gap, records = ours - theirs, len(ours)

@@ -29,14 +29,14 @@ class Fleet:
 
     def __init__(self, size, plan, right, package_mb, seed=0, real=None, reals=0, tampered=False):
         edges = numpy.cumsum([0, *(round(group.share * size) for group in plan.groups[:-1])])
-        for wrong, complaint in {
-            not 0 <= seed < 2**32: f"its seed must be a whole number from 0 to {2**32 - 1:,}, not {seed}",
-            not (numpy.diff([*edges, size]) > 0).all(): f"{size:,} devices leave a group of the plan without one",
-            not package_mb > 0: f"its package must be larger than {package_mb} MB",
-            not all(len(right[version]) for version in ("old", "new")): "it needs measured answers of both versions",
-            reals > 0 and real is None: "its real devices need a function that runs the package",
-        }.items():
-            if wrong:
+        for good, complaint in (
+            (0 <= seed < 2**32, f"its seed must be a whole number from 0 to {2**32 - 1:,}, not {seed}"),
+            ((numpy.diff([*edges, size]) > 0).all(), f"{size:,} devices leave a group of the plan without one"),
+            (package_mb > 0, f"its package must be larger than {package_mb} MB"),
+            (len(right["old"]) and len(right["new"]), "it needs measured answers of both versions"),
+            (reals == 0 or real is not None, "its real devices need a function that runs the package"),
+        ):
+            if not good:
                 raise CourseError(f"This is no fleet: {complaint}.")
         self.size, self.plan, self.package_mb, self.seed = size, plan, package_mb, seed
         self.real, self.tampered = real, tampered
@@ -133,14 +133,11 @@ class Fleet:
 
     def seen(self):
         """What a controller can know; see `Controller.decide`."""
-        groups = [
-            {
-                "size": int((self.group == number).sum()),
-                "new": int((self.state[self.group == number] == NEW).sum()),
-                "failed": int((self.state[self.group == number] == FAILED).sum()),
-            }
-            for number in range(len(self.plan.groups))
-        ]
+        those = {"size": self.state >= 0, "new": self.state == NEW, "failed": self.state == FAILED}
+        counts = {
+            name: numpy.bincount(self.group[chosen], minlength=len(self.plan.groups)) for name, chosen in those.items()
+        }
+        groups = [dict(zip(those, map(int, row), strict=True)) for row in zip(*counts.values(), strict=True)]
         judged = {version: list(counts) for version, counts in self.judged.items()}
         return {"hour": self.env.now / 60, "groups": groups, "judged": judged}
 

@@ -121,7 +121,7 @@ class Controller:
 
     def __init__(self, plan, path, release):
         self.plan, self.path = plan, Path(path)
-        fresh = State(release=release, plan=plan.model_dump())
+        fresh = State(release=str(release), plan=plan.model_dump())
         self.state = (self._kept(fresh) if self.path.exists() else fresh).model_dump()
 
     def _kept(self, fresh):

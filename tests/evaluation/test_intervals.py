@@ -41,6 +41,9 @@ def test_paired_intervals_as_published():
     assert [round(shares[key], 3) for key in ("ratio", "low", "high")] == [0.867, 0.758, 0.991]
     gap = intervals.difference(*pairs(59, 6, 16, 80))
     assert [round(gap[key], 3) for key in ("points", "low", "high")] == [-0.062, -0.119, -0.003]
+    # the example of ci.ratio.prop.ps in Bonett's statpsych, https://cran.r-project.org/package=statpsych
+    shares = intervals.ratio(*pairs(6, 26, 4, 12))
+    assert [round(shares[key], 6) for key in ("ratio", "low", "high")] == [3.2, 1.766544, 5.796628]
 
 
 # both right, only ours, only theirs
