@@ -764,8 +764,8 @@ widgets.flip_book(pictures, over="KL", along="temperature")
 #
 # ## 2.11 What is left of the teacher?
 #
-# Both answered the same messages, so compare them message by message. The interval of the ratio comes from
-# resampling the messages, both answers together (a paired bootstrap, [Efron 1979](https://doi.org/10.1214/aos/1176344552)).
+# Both answered the same messages, so compare them message by message. The interval of the ratio is made for such
+# pairs, and claims no certainty where nearly all answers are right ([Bonett and Price 2006](https://doi.org/10.1002/sim.2440)).
 
 # %%
 kept = intervals.ratio(student_scores.rows["exact"], teacher_scores.rows["exact"], run.seed)

@@ -1,4 +1,8 @@
-"""How fast is a deployed model, and how fast could it be here at most?"""
+"""How fast is a deployed model, and how fast could it be here at most?
+
+Each model is measured in a process of its own, so its memory is its own. Times hold for this machine while it does
+nothing else; that is not checked. From seconds to a minute each.
+"""
 
 import os
 import time
@@ -44,26 +48,24 @@ def speed(folder, prompts=(32, 128, 512), answer=48, rounds=3):
     peak bytes of that process.
     """
     with measure.FreshProcess() as process:
-        process.call(_open, str(folder))
-        rows = [process.call(_round, length, answer) for length in prompts for _ in range(rounds + 1)]
+        frame = pandas.DataFrame(process.call(_rounds, str(folder), prompts, answer, rounds))
         memory = process.peak_memory()
-    frame = pandas.DataFrame(rows)
-    frame = frame[frame.groupby("prompt").cumcount() > 0]  # the first of each length warms up
     return frame.groupby("prompt").median(), memory
 
 
-_served = None
+def _rounds(folder, prompts, answer, rounds):
+    served = runtime.GenAIRuntime(folder)
+    rows = []
+    for length in prompts:
+        _round(served, length, answer)  # the first of each length warms up
+        rows += [_round(served, length, answer) for _ in range(rounds)]
+    return rows
 
 
-def _open(folder):
-    global _served
-    _served = runtime.GenAIRuntime(folder)
-
-
-def _round(prompt, answer):
-    ids = _served.tokenizer.encode("the parcel " * prompt)[:prompt]
+def _round(served, prompt, answer):
+    ids = served.tokenizer.encode("the parcel " * prompt)[:prompt]
     busy, begun = psutil.Process().cpu_times(), time.perf_counter()
-    generator = _served.start(ids, prompt + answer, min_length=prompt + answer)  # it may not stop early
+    generator = served.start(ids, prompt + answer, min_length=prompt + answer)  # it may not stop early
     generator.generate_next_token()
     first = time.perf_counter()
     while not generator.is_done():
@@ -110,8 +112,7 @@ def on_device(folder, chats, cores, megabytes):
     with measure.FreshProcess() as process:
         confined = process.call(measure.confine, cores, megabytes)
         try:
-            process.call(_open_quietly, str(folder))
-            times = [process.call(_answer, chat) for chat in [chats[0], *chats]][1:]  # the first warms up
+            times = process.call(_answers, str(folder), chats)
             peak = process.peak_memory()
         except (MemoryError, BrokenProcessPool, RuntimeError, OSError, ImportError) as error:
             if not isinstance(error, MemoryError | BrokenProcessPool) and not any(w in str(error) for w in NO_MEMORY):
@@ -120,16 +121,16 @@ def on_device(folder, chats, cores, megabytes):
     return {"p95_ms": percentiles(times)["p95"], "peak_memory_mb": peak / 1e6, "confined": confined}
 
 
-def _open_quietly(folder):
+def _answers(folder, chats):
+    """Milliseconds that each chat takes."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)  # compiled code writes there what the exception says anyway
-    _open(folder)
-
-
-def _answer(chat):
-    with measure.timed() as elapsed:
-        _served.generate(chat)
-    return 1e3 * elapsed.seconds
+    served, times = runtime.GenAIRuntime(folder), []
+    for chat in [chats[0], *chats]:
+        with measure.timed() as elapsed:
+            served.generate(chat)
+        times.append(1e3 * elapsed.seconds)
+    return times[1:]  # the first warms up
 
 
 def load(client, model, chats, clients, **how):

@@ -1,6 +1,7 @@
 """Azure Machine Learning: the service's own jobs, built here, looked at, and sent where a workspace is configured.
 
-No key ever enters a job: the service finds the teacher's key by the name of the workspace's connection.
+No key ever enters a job: the service finds the teacher's key by the name of the workspace's connection. Building and
+looking costs nothing and needs no network; what `submit` sends costs money, and nothing here waits for its result.
 """
 
 import contextlib
@@ -43,32 +44,20 @@ def chat_lines(task, records):
 
 @_quiet()
 def distillation_job(
-    name,
-    teacher,
-    teacher_url,
-    student,
-    training_data,
-    validation_data,
-    kind="CONVERSATION",
-    max_tokens=64,
-    hyperparameters=None,
+    name, teacher, teacher_url, student, training_data, validation_data, max_tokens=64, hyperparameters=None
 ):
     """The service's distillation job: a teacher endpoint labels data, a student is tuned on it.
 
-    teacher is the name of the workspace's connection to the endpoint teacher_url; student the id of
-    an MLflow model; the data are ids of registered `chat_lines` files (azureml:NAME:VERSION). kind
-    is one of the service's task types. Follows azure.ai.ml.model_customization.distillation of
-    azure-ai-ml 1.35, an experimental function. Raises CourseError for an unknown kind and for data
-    or a model that is not named by an id.
+    teacher is the name of the workspace's connection to the endpoint teacher_url; student the id of an MLflow
+    model; the data are ids of registered `chat_lines` files (azureml:NAME:VERSION), of at most max_tokens an answer.
+    Follows azure.ai.ml.model_customization.distillation of azure-ai-ml 1.35, an experimental function. Raises
+    CourseError for data or a model that is not named by an id.
     """
     from azure.ai.ml import Input
     from azure.ai.ml.constants import DataGenerationTaskType, DataGenerationType
     from azure.ai.ml.entities import ServerlessConnection
     from azure.ai.ml.model_customization import EndpointRequestSettings, TeacherModelSettings, distillation
 
-    kinds = sorted(k for k in vars(DataGenerationTaskType) if k.isupper())
-    if kind not in kinds:
-        raise CourseError(f"The service has no task type '{kind}': give one of {', '.join(kinds)}.")
     for what, path in {"student": student, "training data": training_data, "validation data": validation_data}.items():
         if not str(path).startswith("azureml:"):
             raise CourseError(f"The {what} must be registered in Azure and named by an id (azureml:...), not {path!r}.")
@@ -76,7 +65,7 @@ def distillation_job(
         name=name,
         experiment_name=name,
         data_generation_type=DataGenerationType.LABEL_GENERATION,
-        data_generation_task_type=getattr(DataGenerationTaskType, kind),
+        data_generation_task_type=DataGenerationTaskType.CONVERSATION,  # the one that takes chats
         # the class insists on a key, and would write it in clear into the job
         teacher_model_endpoint_connection=ServerlessConnection(name=teacher, endpoint=teacher_url, api_key=NO_KEY),
         student_model=Input(type="mlflow_model", path=student),

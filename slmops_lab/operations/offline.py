@@ -1,7 +1,11 @@
-"""Run Python code where there is no network, and count what it tries to reach."""
+"""Run Python code where there is no network, and count what it tries to reach.
+
+Linux only, and no security boundary: the code can read this machine's files. Costs a Python process or two.
+"""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +38,7 @@ finally:  # after a SystemExit, too
 """
 
 
-def run(code, *arguments, switches=True, stay=0):
+def run(code, *arguments, switches=True, stay=0, seconds=600):
     """Run Python code in a process that can send no packet. Returns (attempts, what it printed).
 
     It has a home folder of its own, which is deleted afterwards with whatever was queued there, and no
@@ -42,8 +46,8 @@ def run(code, *arguments, switches=True, stay=0):
     code alike. (None, "") where this system lets us make no network of our own (only Linux does, and not in
     every container): the code was not run. switches: whether the course's switches against telemetry
     (`settings.QUIET`) are set; code that imports slmops_lab sets them itself. stay: seconds that the process
-    waits when the code has ended, since what gathers reports sends them a little later. Raises CourseError
-    where the code fails.
+    waits when the code has ended, since what gathers reports sends them a little later. seconds: for all of it;
+    then the code is stopped, with the processes that it started. Raises CourseError where the code fails or is stopped.
     """
     if not sys.platform.startswith("linux"):
         return None, ""
@@ -56,14 +60,32 @@ def run(code, *arguments, switches=True, stay=0):
     command = [sys.executable, "-c", _CAGE, _STAY, str(stay), code, *map(str, arguments)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
         environment |= {"HOME": own, "SLMOPS_HOME": str(home())}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode == 77:
+        status, told, complaint = _within(seconds, command, environment)
+    if status == 77:
         return None, ""
-    if done.returncode:
-        tried, status, printed, complaint = 0, done.returncode, "", done.stderr
-    else:
-        tried, status, printed, complaint = json.loads(done.stdout)
+    tried, status, printed, complaint = (0, status, "", complaint) if status else json.loads(told)
     if status:
         reason = (complaint.strip().splitlines() or [f"no reason given (exit code {status})"])[-1]
         raise CourseError(f"The code that was run without a network failed: {reason}")
     return tried, printed.removesuffix("\n")
+
+
+def _within(seconds, command, environment):
+    """(exit status, stdout, stderr) of a command that may take so long."""
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        told, complaint = process.communicate(timeout=seconds)
+        return process.returncode, told, complaint
+    except subprocess.TimeoutExpired:
+        raise CourseError(
+            f"The code that was run without a network was stopped after {seconds:g} seconds: "
+            "give it more of them, or less to do."
+        ) from None
+    finally:
+        if process.poll() is None:  # too late, or interrupted here; a session of its own hears no Ctrl-C
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -2,7 +2,8 @@ import numpy
 import pytest
 from lessons import CHATS
 
-from slmops_lab.evaluation import baselines, generation, intervals, scoring
+from slmops_lab.errors import CourseError
+from slmops_lab.evaluation import baselines, generation, scoring
 from slmops_lab.task import schema
 
 
@@ -25,23 +26,7 @@ def test_scores_by_hand(colours):
     scores = scoring.score(task, records, texts)
     assert scores.rows.sum().to_dict() == {"exact": 2, "kind": 2, "word": 3, "valid": 3}
     assert scores.table().loc["exact match", "share"] == 0.5
-    with pytest.raises(ValueError):
-        scoring.score(task, records, texts[:2])
-
-
-def test_intervals():
-    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3: 81 of 263
-    interval = intervals.proportion([True] * 81 + [False] * 182)
-    assert (round(interval["low"], 4), round(interval["high"], 4)) == (0.2553, 0.3662)
-    assert (intervals.proportion([])["low"], intervals.proportion([])["high"]) == (0, 1)
-    rng = numpy.random.default_rng(0)
-    ours, theirs = rng.random(400) < 0.6, rng.random(400) < 0.8
-    kept = intervals.ratio(ours, theirs)
-    assert kept["ratio"] == pytest.approx(ours.mean() / theirs.mean())
-    assert kept["low"] < kept["ratio"] < kept["high"]
-    gap = intervals.difference(ours, theirs)
-    assert gap["low"] < gap["points"] < gap["high"] < 0
-    assert intervals.difference(ours, ours)["high"] == 0
+    assert scoring.score(task, records[:1], [None]).rows.sum().sum() == 0  # an answer that was never given
 
 
 def test_keyword_baseline_learns_words_and_shapes(colours):
@@ -60,26 +45,42 @@ def test_keyword_baseline_learns_words_and_shapes(colours):
     assert baselines.word_counter(task, train, []) == ([], [])
 
 
-def test_paired_test_by_hand():
-    ours = [True] * 10 + [False] * 4 + [True] * 1
-    theirs = [True] * 10 + [True] * 4 + [False] * 1
-    found = intervals.paired_test(ours, theirs)
-    assert (found["only_ours"], found["only_theirs"]) == (1, 4)
-    assert found["p"] == pytest.approx(2 * (1 + 5) / 2**5)  # at most 1 of 5 coins, either way
-    assert intervals.paired_test(ours, ours)["p"] == 1.0
-
-
-def test_macro_f1_counts_rare_classes_as_much():
-    task_like = [{"answer": {"kind": kind, "word": None}} for kind in ["warm"] * 9 + ["cold"]]
-    always_warm = [schema.Reading({"kind": "warm", "word": None})] * 9 + [schema.Reading(None, "no JSON")]
-    pairs = scoring.outcomes("kind", task_like, always_warm)
-    assert pairs["said"].iloc[-1] == "(unreadable)"
-    found = intervals.macro_f1(pairs)
-    assert found["f1"] == pytest.approx(0.5)  # 1 for warm, 0 for cold
-    assert found["low"] <= found["f1"] <= found["high"] <= 1
+def test_confusions_are_counted_with_what_could_not_be_read():
+    records = [{"answer": {"kind": kind, "word": None}} for kind in ["warm"] * 9 + ["cold"]]
+    readings = [schema.Reading({"kind": "warm", "word": None})] * 9 + [schema.Reading(None, "no JSON")]
+    pairs = scoring.outcomes("kind", records, readings)
     (mistake,) = scoring.confusions(pairs).to_dict("records")
     assert mistake == {"truth": "cold", "said": "(unreadable)", "times": 1}
-    assert set(scoring.outcomes("word", task_like[:1], always_warm[:1]).iloc[0]) == {"null"}
+    assert set(scoring.outcomes("word", records[:1], readings[:1]).iloc[0]) == {"(none)"}
+    assert len(scoring.confusions(pairs, top=0)) == len(scoring.confusions(pairs[:9])) == 0
+
+
+def test_a_label_called_null_is_not_mistaken_for_none():
+    read = [schema.Reading({"word": None})]
+    assert len(scoring.confusions(scoring.outcomes("word", [{"answer": {"word": "null"}}], read))) == 1
+
+
+def test_scores_of_nothing(colours):
+    nothing = scoring.score(schema.load(colours), [], [])
+    assert numpy.isnan(nothing.exact) and nothing.table().loc["valid JSON", "high"] == 1
+    assert len(scoring.confusions(scoring.outcomes("kind", [], []))) == 0
+
+
+@pytest.mark.parametrize(
+    "records, texts, sentence",
+    [
+        ([{"answer": {"kind": "warm", "word": None}}], [], "0 texts, 1 records"),
+        ([], ["?"], "1 texts, 0 records"),
+        ([{"id": "pool-1", "text": "a red boat"}], ["?"], "The record 'pool-1' has no answer to compare with"),
+        ([{"id": "pool-1", "answer": None}], ["?"], "The record 'pool-1' has no answer to compare with"),
+    ],
+)
+def test_what_cannot_be_scored(colours, records, texts, sentence):
+    task = schema.load(colours)
+    with pytest.raises(CourseError, match=sentence):
+        scoring.score(task, records, texts)
+    with pytest.raises(CourseError, match=sentence.replace("texts", "readings")):
+        scoring.outcomes("kind", records, [schema.Reading(None, "no JSON")] * len(texts))
 
 
 def test_the_head_is_not_copied_per_message(tiny):

@@ -136,7 +136,6 @@ def test_without_a_workspace_nothing_is_sent(monkeypatch):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        ({"kind": "POETRY"}, "no task type 'POETRY': give one of .*CONVERSATION"),
         ({"training_data": "train.jsonl"}, "training data must be registered"),
         ({"validation_data": None}, "validation data must be registered"),
         ({"student": "Phi-4-mini-instruct"}, "student must be registered"),
@@ -150,7 +149,7 @@ def test_wrong_plans(wrong, sentence):
 def test_nothing_is_printed():
     """In a process of its own: the SDK warns once for each of its classes."""
     code = f"from slmops_lab.operations import cloud; cloud.what_is_sent(cloud.distillation_job(**{PLAN!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -1,7 +1,8 @@
-import time
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slmops_lab.errors import CourseError
@@ -88,9 +89,21 @@ def test_without_a_network_what_is_printed_comes_back_whole():
 
 
 def test_code_that_ends_itself_stays_as_well():
-    begun = time.monotonic()
-    assert attempts("print('x'); raise SystemExit(0)", stay=2) == (0, "x")
-    assert time.monotonic() - begun >= 2
+    code = "import time; time.sleep = lambda seconds: print('stays', seconds); raise SystemExit(0)"
+    assert attempts(code, stay=99) == (0, "stays 99.0")
+
+
+def test_code_that_takes_too_long_is_stopped_with_what_it_started(tmp_path):
+    attempts("")
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(child.pid)); time.sleep(300)"
+    )
+    with pytest.raises(CourseError, match="stopped after 5 seconds: give it more of them"):
+        offline.run(code, tmp_path / "pid", seconds=5)
+    with contextlib.suppress(psutil.NoSuchProcess):  # killed, perhaps not yet buried
+        psutil.Process(int((tmp_path / "pid").read_text())).wait(60)
 
 
 def test_without_a_network_code_runs_with_or_without_the_switches():

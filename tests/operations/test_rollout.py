@@ -1,9 +1,8 @@
 import json
 
-import kubernetes_validate
 import numpy
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2_contingency, fisher_exact
 
 from slmops_lab.errors import CourseError
 from slmops_lab.operations import rollout
@@ -18,8 +17,8 @@ def plan(messages=0, **changes):
     return rollout.Plan(groups=[canary, {"name": "rest", "share": 0.95}])
 
 
-def fleet(new=OLD, size=1_000, seed=0, **more):
-    return Fleet(size, plan(), {"old": OLD, "new": new}, 27, seed, **more)
+def fleet(new=OLD, size=1_000, seed=0, package_mb=27, **more):
+    return Fleet(size, plan(), {"old": OLD, "new": new}, package_mb, seed, **more)
 
 
 def test_a_good_version_reaches_the_fleet(tmp_path):
@@ -47,12 +46,12 @@ def test_how_often_a_worse_version_is_found_and_a_good_one_stopped(tmp_path):
     needed = rollout.messages_needed(0.7, 0.06, alpha=0.05, power=0.9)
     ends = {"worse": [], "same": []}
     for name, right in (("worse", WORSE), ("same", OLD)):
-        for seed in range(40):
+        for seed in range(20):
             controller = rollout.Controller(plan(needed), tmp_path / f"{name}{seed}.json", "2.0.0")
-            fleet(right, size=2_000, seed=seed).run(controller, hours=400)
+            fleet(right, seed=seed).run(controller, hours=400)
             ends[name].append(controller.state["status"] == "rolled back")
-    assert binomtest(sum(ends["worse"]), 40, 0.9, alternative="less").pvalue > 0.001
-    assert binomtest(sum(ends["same"]), 40, 0.05, alternative="greater").pvalue > 0.001
+    assert binomtest(sum(ends["worse"]), 20, 0.9, alternative="less").pvalue > 0.001
+    assert binomtest(sum(ends["same"]), 20, 0.05, alternative="greater").pvalue > 0.001
 
 
 def test_a_tampered_package_runs_nowhere(tmp_path):
@@ -114,9 +113,50 @@ def test_the_file_of_another_plan_or_of_nothing(tmp_path):
         rollout.Controller(plan(messages=5), path, "2.0.0")
     with pytest.raises(CourseError, match="belongs to a rollout of another release"):
         rollout.Controller(plan(), path, "3.0.0")  # else it would go to everybody at once
-    path.write_text("{")
-    with pytest.raises(CourseError, match="holds no rollout"):
+
+
+GOOD = {"release": "2.0.0", "plan": plan().model_dump(), "open": 1, "status": "running", "log": [[0.0, "start", "x"]]}
+GOOD["counted"] = {"new": [0, 0], "old": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        b"",
+        b"[]",
+        b"7",
+        b"null",
+        b"{",
+        b"\xff\xfe",
+        json.dumps(GOOD)[:-9].encode(),  # truncated
+        b'{"release": "2.0.0"}',
+        GOOD | {"opened": 1},
+        GOOD | {"open": -1},
+        GOOD | {"open": 3},
+        GOOD | {"open": "all"},
+        GOOD | {"open": 0},
+        GOOD | {"status": "maybe"},
+        GOOD | {"log": [["now", "start", "x"]]},
+        GOOD | {"log": [[0.0, "start"]]},
+        GOOD | {"counted": {}},
+        GOOD | {"counted": {"new": [0, 0]}},
+        GOOD | {"counted": {"new": [0, -1], "old": [0, 0]}},
+    ],
+)
+def test_a_file_that_holds_no_rollout(tmp_path, kept):
+    path = tmp_path / "state.json"
+    path.write_bytes(kept if isinstance(kept, bytes) else json.dumps(kept).encode())
+    with pytest.raises(CourseError, match="holds no rollout .*: give another file") as error:
         rollout.Controller(plan(), path, "2.0.0")
+    assert "\n" not in str(error.value)
+
+
+def test_the_file_of_a_rollout_is_read_and_a_folder_is_not(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(GOOD))
+    assert rollout.Controller(plan(), path, "2.0.0").state["open"] == 1
+    with pytest.raises(CourseError, match="cannot be read"):
+        rollout.Controller(plan(), tmp_path, "2.0.0")
 
 
 def test_the_same_seed_is_the_same_fleet(tmp_path):
@@ -125,53 +165,79 @@ def test_the_same_seed_is_the_same_fleet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "groups",
+    "wrong, sentence",
     [
-        [],
-        [{"name": "a", "share": 0.5}],
-        [{"name": "a", "share": 0}, {"name": "b", "share": 1}],
-        [{"name": "a", "share": 1, "eror": 0.1}],
+        ({"size": 10}, "10 devices leave a group of the plan without one"),
+        ({"size": 0}, "0 devices leave a group"),
+        ({"size": -5}, "-5 devices leave a group"),
+        ({"seed": 2**33}, "seed must be a whole number from 0 to 4,294,967,295, not 8589934592"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"new": []}, "needs measured answers of both versions"),
+        ({"reals": 2}, "need a function"),
+        ({"package_mb": -27}, "must be larger than -27 MB"),
     ],
 )
-def test_a_plan_that_is_none(groups):
-    with pytest.raises(ValueError, match="validation error"):
+def test_a_fleet_that_is_none(wrong, sentence):
+    with pytest.raises(CourseError, match=f"^This is no fleet: .*{sentence}"):
+        fleet(**wrong)
+
+
+@pytest.mark.parametrize(
+    "groups, sentence",
+    [
+        ([], "groups: List should have at least 1 item"),
+        ([{"name": "a", "share": 0.5}], "the shares of the groups do not add up to 1"),
+        ([{"name": "a", "share": 0}, {"name": "b", "share": 1}], "groups.0.share: Input should be greater than 0"),
+        ([{"name": "a", "share": 1, "eror": 0.1}], "groups.0.eror: Extra inputs are not permitted"),
+        ([{"name": "a", "share": 1, "messages": -1}], "groups.0.messages: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_plan_that_is_none(groups, sentence):
+    with pytest.raises(CourseError, match=f"^This is no plan of a rollout: {sentence}") as error:
         rollout.Plan(groups=groups)
+    assert "\n" not in str(error.value)
 
 
-def test_how_many_messages_show_a_drop():
-    # Fleiss, Levin and Paik 2003: the number grows with 1 / drop^2, and with what is asked of it
-    assert rollout.messages_needed(0.7, 0.05) > 3.5 * rollout.messages_needed(0.7, 0.1)
-    assert rollout.messages_needed(0.7, 0.05, power=0.99) > rollout.messages_needed(0.7, 0.05)
-    with pytest.raises(CourseError, match="cannot drop by 0.8"):
-        rollout.messages_needed(0.7, 0.8)
+@pytest.mark.parametrize("before, drop, alpha, power", [(0.7, 0.06, 0.05, 0.9), (0.95, 0.05, 0.05 / 3, 0.8)])
+def test_so_many_messages_show_a_drop_as_often_as_planned(before, drop, alpha, power):
+    needed = rollout.messages_needed(before, drop, alpha, power)
+    rng = numpy.random.default_rng(0)
+    old, new = rng.binomial(needed, [[before], [before - drop]], (2, 2_000))
+    found = sum(rollout.p_worse(n, needed, o, needed) < alpha for n, o in zip(new, old, strict=True))
+    assert binomtest(int(found), 2_000, power).pvalue > 0.001
+    alarms = sum(rollout.p_worse(n, needed, o, needed) < alpha for n, o in zip(old, old[::-1], strict=True))
+    assert binomtest(int(alarms), 2_000, alpha).pvalue > 0.001
 
 
-def test_p_worse_is_small_only_where_the_new_one_is_worse():
-    assert rollout.p_worse(600, 1000, 700, 1000) < 0.001
-    assert rollout.p_worse(700, 1000, 600, 1000) > 0.999
-    assert rollout.p_worse(0, 0, 5, 10) == rollout.p_worse(10, 10, 10, 10) == 1.0
+@pytest.mark.parametrize("new, old", [((600, 1_000), (700, 1_000)), ((9, 20), (500, 900)), ((50, 80), (48, 80))])
+def test_p_worse_is_that_of_scipy(new, old):
+    table = [[new[0], new[1] - new[0]], [old[0], old[1] - old[0]]]
+    both_sides = chi2_contingency(table, correction=False).pvalue
+    worse = new[0] / new[1] < old[0] / old[1]
+    assert rollout.p_worse(*new, *old) == pytest.approx(both_sides / 2 if worse else 1 - both_sides / 2)
+    assert rollout.p_worse(*new, *old) <= fisher_exact(table, alternative="less").pvalue  # which is conservative
 
 
-def test_the_daemon_set_is_valid_kubernetes():
-    told = rollout.daemon_set(plan(), "desk", "registry.example/desk", "2.0.0")
-    kubernetes_validate.validate(told, "1.31", strict=True)
-    assert told["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == "5%"
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate({**told, "spec": {**told["spec"], "replica": 3}}, "1.31", strict=True)
+def test_p_worse_of_nothing():
+    assert rollout.p_worse(0, 0, 5, 10) == rollout.p_worse(10, 10, 10, 10) == rollout.p_worse(0, 5, 0, 5) == 1.0
+    for counts in ((11, 10, 5, 10), (5, 10, -1, 10)):
+        with pytest.raises(CourseError, match="Right answers are some of all answers"):
+            rollout.p_worse(*counts)
 
 
-def test_the_hawkbit_request_says_the_same(tmp_path):
-    groups = [{"name": n, "share": s} for n, s in (("canary", 0.02), ("early", 0.18), ("rest", 0.8))]
-    told = rollout.hawkbit_request(rollout.Plan(groups=groups), "desk 2.0.0", 6, "attribute.model==till")
-    left, shares = 1.0, []
-    for group in told["groups"]:  # its per cents are of the targets that are left
-        shares.append(left * group["targetPercentage"] / 100)
-        left -= shares[-1]
-        assert group["errorAction"]["action"] == "PAUSE"
-        assert group["successAction"]["action"] == "NEXTGROUP"
-        assert group["successCondition"] == {"condition": "THRESHOLD", "expression": "90"}
-    assert shares == pytest.approx([0.02, 0.18, 0.8], abs=1e-6)
-    assert told["distributionSetId"] == 6 and json.dumps(told)
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ((0.7, 0.8), "cannot drop by 0.8"),
+        ((0.7, -0.1), "cannot drop by -0.1"),
+        ((0.7, 0.1, 0), "not an alpha of 0"),
+        ((0.7, 0.1, 0.05, 1), "a power of 1"),
+        ((0.7, 0.1, 0.5, 0.1), "not an alpha of 0.5"),
+    ],
+)
+def test_a_drop_that_cannot_be_planned_for(wrong, sentence):
+    with pytest.raises(CourseError, match=sentence):
+        rollout.messages_needed(*wrong)
 
 
 def test_failures_of_a_group_that_has_passed_still_count(tmp_path):

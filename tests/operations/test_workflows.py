@@ -21,7 +21,7 @@ RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 
 def lint(*files):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *files]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_workflows_are_what_github_expects():
@@ -73,7 +73,7 @@ def hadolint(path):
     command = shutil.which("hadolint", path=Path(sys.executable).parent)
     if not command:
         pytest.skip("hadolint has no wheel for this machine")
-    return subprocess.run([command, str(path)], capture_output=True, text=True)
+    return subprocess.run([command, str(path)], capture_output=True, text=True, timeout=300)
 
 
 def test_the_containerfile_is_clean(tmp_path):
@@ -104,7 +104,7 @@ print("imported", *sorted(lacks & set(sys.modules)))
 
 
 def test_the_endpoint_imports_nothing_that_the_image_lacks():
-    done = subprocess.run([sys.executable, "-c", ENDPOINT], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", ENDPOINT], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, "imported"), done.stdout + done.stderr
 
 
