@@ -85,9 +85,9 @@ def explorer(**more):
 
 def test_an_explorer_shows_its_beginning_without_a_script():
     before_any_script = explorer().data.split("<script>")[0]
-    assert "<span>7.60</span> GB" in before_any_script and "<p>It fits.</p>" in before_any_script
+    assert "<span>7.60</span> GB" in before_any_script and ">It fits.</p>" in before_any_script
     assert "bits &lt;each&gt;" in before_any_script
-    assert "<p>It does not fit.</p>" in explorer(dials=DIALS | {ROOM: ("memory", [1, 8], 1)}).data
+    assert ">It does not fit.</p>" in explorer(dials=DIALS | {ROOM: ("memory", [1, 8], 1)}).data
     assert explorer().data == explorer().data, "the same every time, so that a run again changes nothing"
 
 
