@@ -49,8 +49,6 @@ def png(figure, takeaway):
     if not takeaway.strip():
         raise ValueError("a figure needs a takeaway")
     figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    for axis in figure.axes:
-        axis.get_xticklabels(), axis.get_yticklabels()  # not there before somebody asks
     texts = figure.findobj(matplotlib.text.Text)
     families = _families(frozenset(ord(sign) for text in texts for sign in text.get_text() if not sign.isspace()))
     if len(families) > 1:

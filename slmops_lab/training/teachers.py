@@ -26,7 +26,7 @@ from slmops_lab.errors import CourseError
 from slmops_lab.evaluation import baselines, generation
 
 GIVE_UP_AFTER = 5  # failed requests in a row: the endpoint is down, not unlucky
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # what runs here is never behind a proxy
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what runs here is never behind a proxy
 # Parameters that some hosted models refuse, and what they want instead: another name, or nothing.
 INSTEAD = {"max_tokens": "max_completion_tokens", "temperature": None}
 THIS_MESSAGE = {"content_filter", "context_length_exceeded"}  # codes of a 400 that says nothing about other messages
@@ -161,37 +161,33 @@ class RemoteTeacher:
         """
         requests = [self._request(task, text) for text in texts]
         keys = [hashlib.sha256(json.dumps([self.address, request]).encode()).hexdigest() for request in requests]
-        known, failed = {}, {}
+        wanted, known, failed = dict(zip(keys, requests, strict=True)), {}, {}
         with suppress(OSError):  # the store says it better
             Path(self.store).parent.mkdir(parents=True, exist_ok=True)
         try:
             with closing(sqlite3.connect(self.store, timeout=60, check_same_thread=False)) as store:
                 store.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, said TEXT) WITHOUT ROWID")
-                for key in set(keys):
-                    for (said,) in store.execute("SELECT said FROM answers WHERE key = ?", (key,)):
-                        known[key] = Said(**json.loads(said))
+                rows = store.execute("SELECT key, said FROM answers")
+                known.update({key: Said(**json.loads(said)) for key, said in rows if key in wanted})
                 self.usage.reused += len(known)
-                if wanted := {key: request for key, request in zip(keys, requests, strict=True) if key not in known}:
-                    failed = self._ask_all(wanted, known, store)
+                if missing := {key: request for key, request in wanted.items() if key not in known}:
+                    failed = self._ask_all(missing, known, store)
         except (CourseError, sqlite3.Error) as error:
-            problem = str(error)
-            if isinstance(error, sqlite3.Error):
-                damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-                    sqlite3.SQLITE_NOTADB,
-                    sqlite3.SQLITE_CORRUPT,
-                )
-                cure = "move that file away or name another" if damaged else "make room or name another place"
-                problem = f"The teacher's answers cannot be kept in {self.store} ({error}): {cure}."
-            kept = f" {len(known)} of {len(set(keys))} answers are kept in {self.store}: run again to go on."
+            problem = str(error) if isinstance(error, CourseError) else self._cannot_keep(error)
+            kept = f" {len(known)} of {len(wanted)} answers are kept in {self.store}: run again to go on."
             raise CourseError(problem + kept * bool(known)) from None
         return [known.get(key) or failed[key] for key in keys]
+
+    def _cannot_keep(self, error):
+        damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+        cure = "move that file away or name another" if damaged else "make room or name another place"
+        return f"The teacher's answers cannot be kept in {self.store} ({error}): {cure}."
 
     def _request(self, task, text):
         """What is sent. Whatever may change the answer is in it, so it is the key of the store, too."""
         request = {"model": self.name, "messages": task.messages(text, explain=True)}
         request |= {"max_tokens": self.max_tokens, "temperature": self.temperature}
-        if self.log_probs:
-            request["logprobs"] = True
+        request |= {"logprobs": True} if self.log_probs else {}
         if self.guided:
             schema = {"name": "answer", "schema": task.json_schema(), "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -235,12 +231,11 @@ class RemoteTeacher:
 
         try:
             url, proxies = urlsplit(self.address), urllib.request.getproxies()
-            used = [
-                name for name in (url.scheme, "all") if name in proxies and not urllib.request.proxy_bypass(url.netloc)
-            ]
+            near = url.hostname in LOOPBACK or urllib.request.proxy_bypass(url.hostname or "")
+            used = [] if near else [name for name in (url.scheme, "all") if name in proxies]
             self._by_proxy = f" by the proxy of {used[0].upper()}_PROXY" if used else ""
-            direct = {f"all://{host}": None for host in LOOPBACK}
-            http = openai.DefaultHttpxClient(mounts=direct, event_hooks={"request": [may_ask]})
+            mounts = {"http://": None, "https://": None} if near else {}  # instead of the environment's proxies
+            http = openai.DefaultHttpxClient(mounts=mounts, event_hooks={"request": [may_ask]})
             timeout = openai.Timeout(self.timeout, connect=min(self.timeout, 10))
             options = {"timeout": timeout, "max_retries": self.max_retries, "http_client": http}
             return openai.OpenAI(base_url=self.address, api_key=self.api_key, **options)
@@ -259,8 +254,9 @@ class RemoteTeacher:
         try:
             return client.chat.completions.create(**{names[key]: request[key] for key in request if names[key]})
         except openai.APIStatusError as error:
-            if error.param in INSTEAD and error.param in names.values() and str(error.code).startswith("unsupported"):
-                self._refused.add(error.param)
+            param, unsupported = str(error.param), str(error.code).startswith("unsupported")
+            if unsupported and param in INSTEAD and names.get(param) == param:
+                self._refused.add(param)
                 return self._reply(client, request)
             if error.status_code not in HOPELESS or str(error.code) in THIS_MESSAGE:
                 code = f", {error.code}" if isinstance(error.code, str) else ""
@@ -284,6 +280,8 @@ class RemoteTeacher:
             tokens = [int(used.prompt_tokens or 0), int(used.completion_tokens or 0)] if used else [0, 0]
             total = sum(token.logprob for token in told) if told else math.nan
             said = Said(content or None, math.exp(total) if total <= 0 else None, None if content else "an empty reply")
+            if choice.finish_reason == "length":
+                said = Said(None, problem=f"cut off after {self.max_tokens} tokens")
             if not isinstance(content, str | None):
                 raise TypeError
         except (AttributeError, TypeError, ValueError, LookupError):
@@ -292,8 +290,7 @@ class RemoteTeacher:
             self.usage.requests += 1
             self.usage.input_tokens += tokens[0]
             self.usage.output_tokens += tokens[1]
-        cut = choice.finish_reason == "length"
-        return Said(None, problem=f"cut off after {self.max_tokens} tokens") if cut else said
+        return said
 
 
 class _NoReply(Exception):

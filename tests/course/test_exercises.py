@@ -34,6 +34,7 @@ def test_wrong_shows_what_was_found_beside_what_was_wanted(capsys):
 
 
 def test_untried(capsys):
+    told(capsys, 3)
     assert "not tried yet. Replace the ..." in told(capsys, ...)
     assert not exercises.passed("9.9")
 
