@@ -201,13 +201,15 @@ class RemoteTeacher:
         def ask_one(key):
             try:
                 said = self._read(self._reply(client, wanted[key]), lock)
+                with lock:
+                    with store:  # a transaction
+                        store.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(asdict(said))))
+                    known[key] = said
             except _NoReply as error:
                 failed[key] = Said(None, problem=str(error))
-                return
-            with lock:
-                with store:  # a transaction
-                    store.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(asdict(said))))
-                known[key] = said
+            except Exception:
+                stop.set()  # at once: the next question would be paid for in vain
+                raise
 
         with self._client(stop) as client, ThreadPoolExecutor(self.concurrency) as pool:
             jobs = {pool.submit(ask_one, key): key for key in wanted}
