@@ -206,7 +206,7 @@ print("the surer half is right more often:", halves["surer half"].sum() > halves
 
 # %%
 ours = teachers.LocalTeacher(reader, tokenizer, name="the tuned teacher")
-labeller = teachers.RemoteTeacher.from_environment(run.artifacts / "remote_answers.jsonl") or ours
+labeller = teachers.RemoteTeacher.from_environment(run.artifacts / "remote_answers.sqlite") or ours
 judged = [record["text"] for record in held_out]
 told = [teacher.ask(desk.task, judged) for teacher in (labeller, pairs, words)]
 print(f"{labeller.name}, word pairs and single words answered {len(judged)} messages")

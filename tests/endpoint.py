@@ -20,7 +20,10 @@ def reply(content='{"kind":"warm","word":null}', finish="stop", log_probs=None):
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers the n-th request with script[n]: a dict, a (status, headers, body), 'slow' or 'cut'. Then with `then`."""
+    """Answers the n-th request with script[n]: a dict, a (status, headers, body), 'slow' or 'cut'. Then with `then`.
+
+    Either may be a function: request -> one of these.
+    """
 
     daemon_threads = True
 
@@ -29,6 +32,9 @@ class Endpoint(ThreadingHTTPServer):
         self.script, self.then = list(script), then
         self.seen, self.lock = [], threading.Lock()
         self.at_once = self.most_at_once = 0
+
+    def serve_forever(self, poll_interval=0.02):  # half a second by default, which every test would wait at its end
+        super().serve_forever(poll_interval)
 
     @property
     def url(self):
@@ -47,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             server.at_once += 1
             server.most_at_once = max(server.at_once, server.most_at_once)
         try:
+            if callable(step):
+                step = step(asked)
             if step == "slow":
                 time.sleep(1.5)
                 step = server.then

@@ -1,23 +1,19 @@
 """The claims ledger: what people say about small models, next to what this run measured.
 
-Rows are written by the run, never typed: `record` computes the verdict from the goal and the
-measurement and keeps the row in claims.json.
+The claims are in claims.yaml. Rows are written by the run, never typed: `record` computes the verdict from the goal
+and the measurement and keeps the row in claims.json. How good an interval is, its caller has to know.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from importlib import resources
 
 import pandas
+import yaml
 
 from slmops_lab.errors import CourseError
 from slmops_lab.files import write_json
-
-pandas.set_option("display.max_colwidth", 120)  # a claim is shown whole
-
-EDGE_AI = (
-    "Microsoft, EdgeAI for Beginners, module 5, section 2 (Model Distillation), "
-    "https://github.com/microsoft/edgeai-for-beginners"
-)
 
 
 @dataclass(frozen=True)
@@ -33,90 +29,37 @@ class Claim:
     better: str = "higher"
 
 
-LEDGER = {
-    c.id: c
-    for c in [
-        Claim(
-            "inference-time",
-            "04_deployment",
-            "distillation cuts inference time by 85 % (3.2 s to 0.48 s)",
-            EDGE_AI,
-            85,
-            "% less time per message",
-        ),
-        Claim(
-            "memory",
-            "04_deployment",
-            "distillation cuts memory by 95 %",
-            EDGE_AI,
-            95,
-            "% fewer model bytes",
-        ),
-        Claim(
-            "process-memory",
-            "04_deployment",
-            "the same, asked of the whole process (the goal is the course's own)",
-            EDGE_AI,
-            80,
-            "% less peak process memory",
-        ),
-        Claim(
-            "accuracy-kept",
-            "04_deployment",
-            "92 % of the teacher's accuracy is kept",
-            EDGE_AI,
-            92,
-            "% of the teacher's exact match",
-        ),
-        Claim(
-            "int4-size",
-            "04_deployment",
-            "int4 quantization makes the model 75 % smaller",
-            "Microsoft, EdgeAI for Beginners, module 4 (model conversion and quantization), "
-            "https://github.com/microsoft/edgeai-for-beginners",
-            75,
-            "% fewer bytes than fp32",
-        ),
-        Claim(
-            "lora-params",
-            "03_fine_tuning",
-            "LoRA trains a small share of the weights",
-            "Hu et al. 2021, LoRA, https://arxiv.org/abs/2106.09685",
-            4,
-            "% of the weights trained",
-            "lower",
-        ),
-        Claim(
-            "lora-quality",
-            "03_fine_tuning",
-            "LoRA performs on par with full fine-tuning",
-            "Hu et al. 2021, LoRA, https://arxiv.org/abs/2106.09685",
-            -1,
-            "points of exact match against full fine-tuning",
-        ),
-    ]
-}
+_ROWS = yaml.safe_load(resources.files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8"))
+LEDGER = {row["id"]: Claim(**row) for row in _ROWS}
+
+
+def verdict(claim, measured, ci_low=None, ci_high=None):
+    """'held' where the goal is reached, 'missed' where it is not, 'cannot tell' where the interval holds both.
+
+    measured and the ends of its 95 % interval, if it has one, are in the claim's unit; where one of them is not a
+    number, nobody can tell either. Raises ValueError for an interval with one end, or with its ends interchanged.
+    """
+    if (ci_low is None) != (ci_high is None) or (ci_low is not None and ci_low > ci_high):
+        raise ValueError(f"{ci_low} to {ci_high} is no interval")
+    values = [value for value in (measured, ci_low, ci_high) if value is not None]
+    reached = {value >= claim.goal if claim.better == "higher" else value <= claim.goal for value in values}
+    if len(reached) > 1 or any(map(math.isnan, values)):
+        return "cannot tell"
+    return "held" if reached.pop() else "missed"
 
 
 def record(run, id, measured, ci_low=None, ci_high=None, n=None):
     """Write one measured row to the run's claims.json and return it as a dict.
 
-    measured and the interval are in the claim's unit. The verdict is 'held' where the measured
-    value reaches the goal, else 'missed'. Rows of runs on other data, with another base model or
-    seed are dropped: one ledger, one run. Raises CourseError for an id that is not in `LEDGER`.
+    measured and the interval are in the claim's unit, n is the number of cases; see `verdict`. Rows of runs on other
+    data, with another base model or seed are dropped: one ledger, one run. Raises CourseError for an id that is not
+    in `LEDGER`.
     """
     if id not in LEDGER:
         raise CourseError(f"The ledger has no row '{id}': it has {', '.join(LEDGER)}.")
-    claim = LEDGER[id]
-    reached = measured >= claim.goal if claim.better == "higher" else measured <= claim.goal
-    row = asdict(claim) | {
-        "measured": float(measured),
-        "ci_low": None if ci_low is None else float(ci_low),
-        "ci_high": None if ci_high is None else float(ci_high),
-        "n": n,
-        "verdict": "held" if reached else "missed",
-        "run": run.identity,
-    }
+    ci_low, ci_high = (None if end is None else float(end) for end in (ci_low, ci_high))
+    row = asdict(LEDGER[id]) | {"measured": float(measured), "ci_low": ci_low, "ci_high": ci_high, "n": n}
+    row |= {"verdict": verdict(LEDGER[id], float(measured), ci_low, ci_high), "run": run.identity}
     rows = {r["id"]: r for r in read(run.build) if r.get("run") == run.identity} | {id: row}
     write_json(run.build / "claims.json", [rows[key] for key in LEDGER if key in rows])
     return row
@@ -124,12 +67,13 @@ def record(run, id, measured, ci_low=None, ci_high=None, n=None):
 
 def read(build):
     """Rows of a build folder's claims.json, [] where there is none. Raises CourseError where it is damaged."""
+    path = build / "claims.json"
     try:
-        return json.loads((build / "claims.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except ValueError as error:
-        raise CourseError(f"{build / 'claims.json'} is damaged ({error}): delete it and run the chapters.") from error
+    except ValueError:
+        raise CourseError(f"{path} is damaged: delete it and run the chapters again.") from None
 
 
 def table(build, chapter=None):
@@ -141,15 +85,9 @@ def table(build, chapter=None):
             "measured here": [f"{r['measured']:.1f} {r['unit']}" for r in rows],
             "95 % interval": [_interval(r) for r in rows],
             "goal": [("at least " if r["better"] == "higher" else "at most ") + f"{r['goal']:g}" for r in rows],
-            "verdict": [_verdict(r) for r in rows],
+            "verdict": [r["verdict"] for r in rows],
         }
     )
-
-
-def _verdict(row):
-    """The verdict looks at the measured value; where the interval crosses the goal, it says so."""
-    crossed = row["ci_low"] is not None and row["ci_low"] < row["goal"] < row["ci_high"]
-    return row["verdict"] + (", but the interval crosses the goal" if crossed else "")
 
 
 def _interval(row):

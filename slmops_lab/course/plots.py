@@ -1,14 +1,22 @@
-"""Figures: one look, alt text, a takeaway."""
+"""Figures: one look, alt text, a takeaway, and letters of any script that an installed font has.
 
+Importing it sets, for the whole process, matplotlib's backend (agg) and rcParams, and pandas' display.max_colwidth:
+the one place where notebooks get their look. It draws and tells nothing about what is drawn. Costs about a second.
+"""
+
+import functools
 import io
 import math
+import warnings
+from contextlib import suppress
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as pyplot
+import pandas
 from IPython.display import Image, display
-from matplotlib import ticker
+from matplotlib import font_manager, ticker
 from transformers import TrainerCallback
 
 from slmops_lab.evaluation import intervals
@@ -16,18 +24,10 @@ from slmops_lab.evaluation import intervals
 # Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
-pyplot.rcParams.update(
-    {
-        "figure.dpi": 110,
-        "figure.figsize": (7, 3.6),
-        "font.size": 10,
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-    }
-)
+pandas.set_option("display.max_colwidth", 120)  # a claim is shown whole
+pyplot.rc("figure", dpi=110, figsize=(7, 3.6))
+pyplot.rc("axes", prop_cycle=matplotlib.cycler(color=COLOURS), titlelocation="left", titleweight="bold")
+pyplot.rc("axes.spines", top=False, right=False)
 
 
 def show(figure, takeaway, alt):
@@ -41,16 +41,54 @@ def show(figure, takeaway, alt):
 
 
 def png(figure, takeaway):
-    """A figure with its takeaway as title, as the bytes of a PNG file. Closes the figure."""
+    """A figure with its takeaway as title, as the bytes of a PNG file. Closes the figure.
+
+    Characters that no installed font has are boxes in it: one printed line says which, once. Raises ValueError where
+    the takeaway is empty.
+    """
     if not takeaway.strip():
         raise ValueError("a figure needs a takeaway")
     figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    if figure.get_layout_engine() is None:
-        figure.tight_layout()
+    texts = figure.findobj(matplotlib.text.Text)
+    families = _families(frozenset(ord(sign) for text in texts for sign in text.get_text() if not sign.isspace()))
+    if len(families) > 1:
+        for text in texts:
+            text.set_fontfamily(families)
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support")
+        if figure.get_layout_engine() is None:
+            figure.tight_layout()
+        figure.savefig(file, format="png")
     pyplot.close(figure)
     return file.getvalue()
+
+
+@functools.cache
+def _families(characters):
+    """Families of installed fonts that together have these code points, the one that matplotlib brings along first."""
+    families, left = ["DejaVu Sans"], characters - _drawn_by(font_manager.findfont("DejaVu Sans"))
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.style != "normal", font.fname)):
+        if not left:
+            return families
+        if left & _drawn_by(font.fname) and not font.name.startswith("Last Resort"):  # whose glyphs are boxes
+            families.append(font.name)
+            left -= _drawn_by(font.fname)
+    if left:
+        signs = " ".join(map(chr, sorted(left)))
+        print(
+            f"No installed font has {signs}: figures show boxes instead. Install a font of that script, such as Noto."
+        )
+    return families
+
+
+@functools.cache
+def _drawn_by(path):
+    """Code points that matplotlib can draw with a font file: none of one that it cannot open or scale."""
+    with suppress(OSError, RuntimeError):
+        font = font_manager.get_font(path)
+        return frozenset(font.get_charmap() if font.scalable else ())
+    return frozenset()
 
 
 def bars(values, unit, low=None, high=None, axis=None, digits=1):
@@ -60,15 +98,15 @@ def bars(values, unit, low=None, high=None, axis=None, digits=1):
     """
     if axis is None:
         _, axis = pyplot.subplots(figsize=(7, 0.9 + 0.5 * len(values)))
-    names = list(values)[::-1]
-    for row, name in enumerate(names):
-        axis.barh(row, values[name], color=COLOURS[(len(names) - 1 - row) % len(COLOURS)], height=0.6)
-        reach = values[name]
-        if low:
-            axis.plot([low[name], high[name]], [row, row], color="black", linewidth=1.5)
-            reach = high[name]
-        axis.annotate(f" {values[name]:,.{digits}f}", (max(reach, 0), row), va="center", fontsize=9)
-    axis.set_yticks(range(len(names)), names)
+    # rounding may put a value just outside of its own interval
+    ends = low and [
+        [max(0, side * (end[name] - values[name])) for name in values] for side, end in ((-1, low), (1, high))
+    ]
+    colours = [COLOURS[row % len(COLOURS)] for row in range(len(values))]
+    look = {"height": 0.6, "color": colours, "xerr": ends, "error_kw": {"linewidth": 1.5}}
+    drawn = axis.barh(range(len(values)), list(values.values()), tick_label=list(values), **look)
+    axis.bar_label(drawn, [f"{value:,.{digits}f}" for value in values.values()], padding=3, fontsize=9)
+    axis.invert_yaxis()
     axis.set_xlabel(unit)
     axis.margins(x=0.12)
     return axis.figure
@@ -156,13 +194,12 @@ def frontier(points, axes, unit):
     for place, (axis, label) in enumerate(zip(panels[0], axes, strict=True)):
         for number, (group, named) in enumerate(points.items()):
             colour = COLOURS[number % len(COLOURS)]
-            xs = [point[place] for point in named.values()]
-            ys = [point[-3] for point in named.values()]
-            axis.plot(xs, ys, color=colour, linewidth=1, label=group)
-            for x, (name, point) in zip(xs, named.items(), strict=True):
+            line = [[point[i] for point in named.values()] for i in (place, -3)]
+            axis.plot(*line, color=colour, linewidth=1, label=group)
+            for name, point in named.items():
                 marker = markers.setdefault(name, "so^D"[len(markers) % 4])
-                axis.vlines(x, *point[-2:], color=colour, linewidth=1)
-                axis.plot(x, point[-3], marker, color=colour)
+                axis.vlines(point[place], *point[-2:], color=colour, linewidth=1)
+                axis.plot(point[place], point[-3], marker, color=colour)
         axis.set(xscale="log", xlabel=label)
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
@@ -171,10 +208,8 @@ def frontier(points, axes, unit):
         axis.grid(alpha=0.3)
     panels[0][0].set_ylabel(unit)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    for name, marker in markers.items():
-        handles.append(pyplot.Line2D([], [], color="#666666", marker=marker, linestyle=""))
-        labels.append(name)
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    handles += [pyplot.Line2D([], [], color="#666666", marker=marker, linestyle="") for marker in markers.values()]
+    figure.legend(handles, [*labels, *markers], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -183,16 +218,10 @@ def columns(names, values, unit, top=100):
 
     top: upper end of the y axis, None for one that leaves room for the legend.
     """
-    figure, axis = pyplot.subplots(figsize=(7, 3))
-    width = 0.8 / len(values)
-    for i, (label, heights) in enumerate(values.items()):
-        places = [k + (i - (len(values) - 1) / 2) * width for k in range(len(names))]
-        axis.bar(places, heights, width, color=COLOURS[i], label=label)
-    axis.set_xticks(range(len(names)), names)
-    highest = max(max(heights) for heights in values.values())
-    axis.set(ylabel=unit, ylim=(0, top or 1.3 * highest))
+    table = pandas.DataFrame(values, index=names)
+    axis = table.plot.bar(rot=0, width=0.8, figsize=(7, 3), ylabel=unit, ylim=(0, top or 1.3 * table.max(axis=None)))
     axis.legend(frameon=False, loc="best" if top else "upper left")
-    return figure
+    return axis.figure
 
 
 def cycle(steps):
@@ -203,17 +232,11 @@ def cycle(steps):
     figure, axis = pyplot.subplots(figsize=(7, 4.4))
     turns = [math.pi / 2 - 2 * math.pi * i / len(steps) for i in range(len(steps))]
     places = [(1.5 * math.cos(turn), math.sin(turn)) for turn in turns]
-    for i, (name, below) in enumerate(steps.items()):
-        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[0]}
-        axis.annotate(f"{name}\n{below}", places[i], ha="center", va="center", fontsize=9, bbox=box, zorder=2)
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": "#666666",
-            "shrinkA": 38,
-            "shrinkB": 38,
-            "connectionstyle": "arc3,rad=-0.15",
-        }
-        axis.annotate("", places[(i + 1) % len(places)], places[i], arrowprops=arrow, zorder=1)
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[0]}
+    bend = {"arrowstyle": "-|>", "color": "#666666", "shrinkA": 38, "shrinkB": 38, "connectionstyle": "arc3,rad=-0.15"}
+    for place, after, (name, below) in zip(places, [*places[1:], places[0]], steps.items(), strict=True):
+        axis.annotate(f"{name}\n{below}", place, ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        axis.annotate("", after, place, arrowprops=bend, zorder=1)
     axis.set(xlim=(-2.1, 2.1), ylim=(-1.25, 1.25))
     axis.axis("off")
     return figure

@@ -1,9 +1,16 @@
-"""Widgets that work in JupyterLab and, without a kernel, in the book: every picture is there from the start."""
+"""Widgets that work in JupyterLab and, without a kernel, in the book: every picture is there from the start.
+
+`explorer` is the one page of JavaScript that we wrote ourselves (explorer.html): ipywidgets compute nothing without a
+kernel, and Vega or Bokeh would bring megabytes of JavaScript into each notebook, or fetch them, for a few sliders and
+bars. The formulas are sympy's, because the same ones are solved in the chapter, and sympy writes JavaScript itself.
+"""
 
 import base64
 import hashlib
-import html
 import json
+from html import escape
+from importlib import resources
+from string import Template
 
 import IPython.display
 import ipywidgets
@@ -36,7 +43,7 @@ def flip_book(pictures, over, along):
 
 def _picture(png, alt):
     source = base64.b64encode(png).decode()
-    return ipywidgets.HTML(f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{source}">')
+    return ipywidgets.HTML(f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}">')
 
 
 def explorer(title, dials, results, unit, fits=None):
@@ -53,68 +60,26 @@ def explorer(title, dials, results, unit, fits=None):
     begin = {symbol: start for symbol, (_, _, start) in dials.items()}
     plain = {symbol: sympy.Symbol(f"x{number}") for number, symbol in enumerate(dials)}  # safe as names in a script
     rows = []
-    for number, (label, values, start) in enumerate(dials.values()):
-        place = list(values).index(start)
-        rows.append(
-            f'<label>{html.escape(label)} <input type="range" min="0" max="{len(values) - 1}" value="{place}" '
-            f'data-dial="{number}"> <output>{_number(start)}</output></label>'
-        )
+    for label, values, start in dials.values():
+        place, told = list(values).index(start), json.dumps([float(value) for value in values])
+        slider = f'<input type="range" max="{len(values) - 1}" value="{place}" data-values="{told}">'
+        rows.append(f"<label>{escape(label)} {slider} <output>{_number(start)}</output></label>")
     shown = [float(formula.subs(begin)) for formula in results.values()]
-    longest = max([*shown, 1e-9])
     for label, value in zip(results, shown, strict=True):
-        rows.append(
-            f"<div><span>{html.escape(label)}</span><i><b style='width:{max(0, 100 * value / longest):.1f}%'></b></i>"
-            f"<em><span>{_number(value)}</span> {html.escape(unit)}</em></div>"
-        )
-    verdict = (fits[1] if fits[0].subs(begin) >= 0 else fits[2]) if fits else ""
-    told = json.dumps([[float(v) for v in values] for _, values, _ in dials.values()])
-    wanted = ", ".join(f"() => {sympy.jscode(formula.xreplace(plain))}" for formula in results.values())
-    test = f"() => {sympy.jscode(fits[0].xreplace(plain))}" if fits else "null"
-    sentences = json.dumps([html.escape(text) for text in fits[1:]] if fits else [])
-    names = ", ".join(map(str, plain.values()))
-    body = "\n".join(rows)
-    name = "explorer-" + hashlib.sha256((title + body + wanted).encode()).hexdigest()[:12]
-    script = _SCRIPT % {"name": name, "names": names, "dials": told, "results": wanted, "fits": test, "say": sentences}
-    return IPython.display.HTML(
-        f'<div id="{name}" class="explorer"><style>{_STYLE}</style><strong>{html.escape(title)}</strong>\n{body}\n'
-        f"<p>{html.escape(verdict)}</p></div>\n<script>{script}</script>"
-    )
+        bar = f"<i><b style='width:{max(0, 100 * value / max([*shown, 1e-9])):.1f}%'></b></i>"
+        number = f"<em><span>{_number(value)}</span> {escape(unit)}</em>"
+        rows.append(f"<div><span>{escape(label)}</span>{bar}{number}</div>")
+    if fits:
+        yes, no = map(escape, fits[1:])
+        rows.append(f'<p data-yes="{yes}" data-no="{no}">{yes if fits[0].subs(begin) >= 0 else no}</p>')
+    parts = {"title": escape(title), "rows": "\n".join(rows), "names": ", ".join(map(str, plain.values()))}
+    parts["formulas"] = ", ".join(sympy.jscode(formula.xreplace(plain)) for formula in formulas)
+    parts["name"] = "explorer-" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    page = resources.files(__package__).joinpath("explorer.html").read_text(encoding="utf-8")
+    return IPython.display.HTML(Template(page).substitute(parts))
 
 
 def _number(value):
-    """As the script writes it: three digits that count, thousands apart."""
+    """As the page's `write` does it: three digits that count, thousands apart."""
     digits = 0 if abs(value) >= 100 or value == int(value) else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
-
-
-_STYLE = """
-.explorer { max-width: 46rem; font-size: 0.9rem; line-height: 1.7; }
-.explorer label { display: grid; grid-template-columns: 17rem 1fr 6rem; gap: 0.6rem; }
-.explorer div { display: grid; grid-template-columns: 17rem 1fr 9rem; gap: 0.6rem; align-items: center; }
-.explorer i { height: 0.9rem; } .explorer b { display: block; height: 100%; background: #0072B2; }
-.explorer output, .explorer em { text-align: right; font-style: normal; }
-.explorer p { font-weight: bold; }
-"""
-
-# every number is computed again at each move; nothing is fetched
-_SCRIPT = """(() => {
-  const box = document.getElementById("%(name)s");
-  const dials = %(dials)s, say = %(say)s;
-  const inputs = [...box.querySelectorAll("input")], outputs = [...box.querySelectorAll("output")];
-  const bars = [...box.querySelectorAll("b")], texts = [...box.querySelectorAll("em span")];
-  const write = (x) => x.toLocaleString("en-US", (d => ({minimumFractionDigits: d, maximumFractionDigits: d}))(
-    Math.abs(x) >= 100 || x === Math.trunc(x) ? 0 : Math.abs(x) >= 10 ? 1 : Math.abs(x) >= 1 ? 2 : 3));
-  const draw = () => {
-    const [%(names)s] = dials.map((dial, i) => dial[inputs[i].value]);
-    dials.forEach((dial, i) => { outputs[i].textContent = write(dial[inputs[i].value]); });
-    const values = [%(results)s].map((f) => f()), fits = %(fits)s;
-    const longest = Math.max(...values, 1e-9);
-    values.forEach((value, i) => {
-      bars[i].style.width = Math.max(0, 100 * value / longest) + "%%";
-      texts[i].textContent = write(value);
-    });
-    if (fits) box.querySelector("p").innerHTML = fits() >= 0 ? say[0] : say[1];
-  };
-  inputs.forEach((input) => input.addEventListener("input", draw));
-  draw();
-})();"""

@@ -99,7 +99,7 @@ class Task:
         """Model text -> `Reading`. White space around the JSON is the only thing forgiven."""
         try:
             value = json.loads(text.strip())
-        except ValueError:
+        except (ValueError, RecursionError):  # or brackets without end
             return Reading(None, "no JSON")
         problem = self.problem(value)
         return Reading(None, problem) if problem else Reading(value)

@@ -1,10 +1,16 @@
-"""The flip book turns its pages by links that the browser makes, not by Python; the explorer computes there."""
+"""Widgets and figures.
+
+The flip book turns its pages by links that the browser makes, not by Python; the explorer computes there.
+"""
 
 import shutil
+import unicodedata
+import warnings
 
 import pytest
 import sympy
 from ipywidgets import HTML, Stack
+from matplotlib import font_manager
 
 from slmops_lab.course import plots, widgets
 
@@ -85,9 +91,9 @@ def explorer(**more):
 
 def test_an_explorer_shows_its_beginning_without_a_script():
     before_any_script = explorer().data.split("<script>")[0]
-    assert "<span>7.60</span> GB" in before_any_script and "<p>It fits.</p>" in before_any_script
+    assert "<span>7.60</span> GB" in before_any_script and ">It fits.</p>" in before_any_script
     assert "bits &lt;each&gt;" in before_any_script
-    assert "<p>It does not fit.</p>" in explorer(dials=DIALS | {ROOM: ("memory", [1, 8], 1)}).data
+    assert ">It does not fit.</p>" in explorer(dials=DIALS | {ROOM: ("memory", [1, 8], 1)}).data
     assert explorer().data == explorer().data, "the same every time, so that a run again changes nothing"
 
 
@@ -122,4 +128,60 @@ def test_a_cycle_has_every_step():
     figure = plots.cycle({"label": "first", "train": "second", "watch": "third"})
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert [text for text in texts if text] == ["label\nfirst", "train\nsecond", "watch\nthird"]
+    plots.png(figure, "closes it")
+
+
+FONTS = ("DejaVu Sans", "STIXGeneral")  # matplotlib brings both along
+
+
+def lettered(letters):
+    """A figure with the letters everywhere: names of bars, axis, legend, a title of its own."""
+    figure = plots.bars({letters: 1, "latin": 2}, f"share of {letters}")
+    figure.axes[0].set_title(letters)
+    figure.axes[0].plot([1], [1], label=letters)
+    figure.axes[0].legend()
+    return figure
+
+
+def test_letters_that_another_installed_font_has_are_drawn_with_it(capsys):
+    default, other = ({*font_manager.get_font(font_manager.findfont(name)).get_charmap()} for name in FONTS)
+    letter = next(chr(code) for code in sorted(other - default) if unicodedata.category(chr(code)).startswith("S"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = lettered(letter)
+        plots.png(figure, f"takeaway {letter}")
+    families = figure.axes[0].get_yticklabels()[0].get_fontfamily()
+    assert families[0] == FONTS[0] and len(families) == 2
+    assert ord(letter) in font_manager.get_font(font_manager.findfont(families[1])).get_charmap()
+
+
+def test_letters_that_no_font_has_are_told_once(capsys):
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            plots.png(lettered("\U000f1234 \U000f1235"), "letters of nobody")  # for private use
+    assert capsys.readouterr().out.count("No installed font has \U000f1234 \U000f1235: figures show boxes") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Größe in °C, −3 ± 2 µs → 5 × 10", "привет", "naïve … “quotes”", "two\nlines\tand a tab"]
+)
+def test_usual_letters_need_no_other_font(capsys, text):
+    figure = lettered(text)
+    plots.png(figure, text)
+    assert figure.axes[0].get_title("left") == text and capsys.readouterr().out == ""
+    assert len(figure.axes[0].get_yticklabels()[0].get_fontfamily()) == 1
+
+
+def test_a_bar_may_lie_on_the_end_of_its_interval():
+    figure = plots.bars(
+        {"all right": 100.0, "half": 50}, "%", low={"all right": 95, "half": 40}, high={"all right": 99.999, "half": 60}
+    )
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["100.0", "50.0"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["all right", "half"]
+    assert axis.yaxis_inverted(), "the first name on top"
+    (lines,) = [c for c in axis.collections]
+    assert [[point[0] for point in line] for line in lines.get_segments()] == [[95, 100], [40, 60]]
     plots.png(figure, "closes it")

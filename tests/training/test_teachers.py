@@ -1,10 +1,13 @@
 """Remote teachers against a real HTTP server on this machine that answers, fails and lies as told."""
 
+import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -25,8 +28,8 @@ def ask(colours, tmp_path):
     """Function: server, number of different messages, options -> (answers, teacher)."""
 
     def run(server, count=1, **options):
-        options = {"concurrency": 1, "max_retries": 2, **options}
-        teacher = teachers.RemoteTeacher("m", tmp_path / "store.jsonl", server.url, "secret-key", **options)
+        options = {"name": "m", "base_url": server.url, "concurrency": 1, "max_retries": 2, **options}
+        teacher = teachers.RemoteTeacher(store=tmp_path / "store.sqlite", api_key="secret-key", **options)
         return teacher.ask(schema.load(colours), [f"message {i}" for i in range(count)]), teacher
 
     return run
@@ -50,28 +53,52 @@ def test_nothing_is_asked_twice(endpoint, ask):
     assert teacher.usage.requests == 1 and teacher.usage.reused == 2
 
 
-def test_other_settings_are_another_question(endpoint, ask):
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "n"}, {"temperature": 0.7}, {"max_tokens": 64}, {"guided": True}, {"log_probs": True}],
+    ids=lambda other: next(iter(other)),
+)
+def test_whatever_changes_the_answer_is_another_question(endpoint, ask, other):
     server = endpoint()
     ask(server)
-    ask(server, temperature=0.7)
+    ask(server, **other)
+    assert len(server.seen) == 2 and server.seen[0][1] != server.seen[1][1]
+
+
+def test_another_endpoint_is_another_teacher(endpoint, ask):
+    one, other = endpoint(then=reply("of one")), endpoint(then=reply("of the other"))
+    for server, text in [(one, "of one"), (other, "of the other"), (one, "of one")]:
+        answers, _ = ask(server)
+        assert answers[0].text == text
+    assert len(one.seen) == len(other.seen) == 1
+
+
+def test_another_schema_is_another_question(endpoint, ask, colours):
+    server = endpoint()
+    ask(server)
+    wider = (colours / "schema.json").read_text().replace('"cold"', '"cold", "grey"')
+    (colours / "schema.json").write_text(wider)
+    ask(server)
     assert len(server.seen) == 2
 
 
-def test_a_line_cut_by_a_kill_is_asked_again(endpoint, ask, tmp_path):
+def test_how_one_asks_is_not_what_one_asks(endpoint, ask):
     server = endpoint()
-    ask(server, 2)
-    store = tmp_path / "store.jsonl"
-    store.write_text(store.read_text()[:-20])
-    answers, _ = ask(server, 2)
-    assert len(server.seen) == 3 and all(said.text for said in answers)
-    ask(server, 2)
-    assert len(server.seen) == 3, "the repaired store is whole again"
+    ask(server)
+    ask(server, timeout=7, max_retries=1, concurrency=3, base_url=f"{server.url}/")
+    assert len(server.seen) == 1
 
 
 def test_no_more_requests_at_once_than_allowed(endpoint, ask):
-    server = endpoint(*["slow"] * 4)
-    ask(server, 4, concurrency=2)
-    assert server.most_at_once == 2
+    two = threading.Barrier(2)
+
+    def when_two_are_here(asked):
+        two.wait(10)
+        return reply()
+
+    server = endpoint(then=when_two_are_here)
+    answers, _ = ask(server, 4, concurrency=2)
+    assert server.most_at_once == 2 and all(said.text for said in answers)
 
 
 @pytest.mark.parametrize(
@@ -103,19 +130,27 @@ def test_the_pause_that_the_endpoint_asks_for_is_kept(endpoint, ask):
     [
         ((500, {}, {"error": {"message": "oops"}}), "status 500"),
         ((429, {}, {"error": {"message": "slow down"}}), "status 429"),
-        ("cut", "no connection"),
+        ("cut", "no connection (peer closed connection"),
         ("slow", "no answer within 0.3 s"),
         ((200, {}, b"{not json"), "a reply that is no JSON"),
         ((200, {"Content-Type": "text/html"}, b"<html>log in first</html>"), "a reply without an answer in it"),
         ((200, {}, {"hello": 1}), "a reply without an answer in it"),
         ((200, {}, {"choices": []}), "a reply without an answer in it"),
+        ((200, {}, {"choices": [None]}), "a reply without an answer in it"),
+        ((200, {}, {"choices": [{"message": {"content": ["a", "list"]}}]}), "a reply without an answer in it"),
+        (reply() | {"usage": {"prompt_tokens": "many"}}, "a reply without an answer in it"),
+        (reply(log_probs=["likely"]), "a reply without an answer in it"),
+        ((418, {}, {"error": {"message": 1, "param": ["a"], "code": {"b": 2}}}), "status 418"),
+        ((200, {}, b"[" * 100_000), "a reply that is no JSON"),
+        ((400, {}, {"error": {"message": "no", "code": "content_filter"}}), "status 400, content_filter"),
+        ((400, {}, {"error": {"message": "no", "code": "context_length_exceeded"}}), "status 400, context_length"),
     ],
-    ids=["500", "429", "cut", "time-out", "no JSON", "HTML", "other JSON", "no choices"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_trouble_that_stays_is_no_label(endpoint, ask, tmp_path, trouble, problem):
     server = endpoint(*[trouble] * 2)
     answers, teacher = ask(server, 2, timeout=0.3, max_retries=0)
-    assert [said.problem for said in answers] == [problem, problem]
+    assert all(said.problem.startswith(problem) for said in answers)
     assert all(said.text is None for said in answers)
     assert teacher.usage.requests == 0
     again, _ = ask(server, 2)
@@ -136,64 +171,210 @@ def test_useless_answers_are_paid_for_once(endpoint, ask, answer, problem):
 
 @pytest.mark.parametrize(
     "status, sentence",
-    [(401, "refuses the key"), (403, "may not use 'm'"), (404, "no model 'm'"), (400, "does not take the request")],
+    [
+        (401, "refuses the key"),
+        (403, "does not let this key use the model 'm'"),
+        (404, "has no model 'm'"),
+        (400, "does not take the request: .*no"),
+        (422, "does not take the request: .*no"),
+    ],
 )
 def test_what_no_repetition_cures_stops_at_once(endpoint, ask, tmp_path, status, sentence):
     server = endpoint(reply(), (status, {}, {"error": {"message": "no"}}))
-    with pytest.raises(
-        CourseError, match=f"{sentence}.*[12] answers are kept in .*store.jsonl: run again to go on"
-    ) as error:
+    with pytest.raises(CourseError, match=f"{sentence}.* 1 of 10 answers are kept in .*: run again") as error:
         ask(server, 10)
-    assert len(server.seen) <= 3 and "\n" not in str(error.value)
-    assert "secret-key" not in str(error.value) and "secret-key" not in (tmp_path / "store.jsonl").read_text()
+    assert len(server.seen) == 2 and "\n" not in str(error.value)
+    assert "secret-key" not in str(error.value) and b"secret-key" not in (tmp_path / "store.sqlite").read_bytes()
 
 
-def test_an_endpoint_that_is_down(ask, endpoint):
+def test_an_endpoint_that_is_down(ask, endpoint, monkeypatch):
     server = endpoint()
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # which has nothing to do with it
     server.shutdown()
     server.server_close()
-    with pytest.raises(CourseError, match="failed 5 times in a row, last with: no connection"):
+    with pytest.raises(CourseError, match=r"failed 5 times in a row, last with: no connection \(.*refused"):
         ask(server, 10)
 
 
-FULL = """
-import resource, sys
-from slmops_lab import settings
+ASK = """
+import json, resource, sys
+from slmops_lab.errors import CourseError
 from slmops_lab.task import schema
 from slmops_lab.training import teachers
-url, folder, store = sys.argv[1:]
-teacher = teachers.RemoteTeacher("m", store, url, "k", concurrency=1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (250, 250))  # room for the first answer and a part of the second
-try:
-    teacher.ask(schema.load(folder), ["a", "b", "c"])
-except settings.CourseError as error:
-    print(error)
+url, folder, store, rounds = sys.argv[1:]
+for limit, texts in json.loads(rounds):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        print(len(teachers.RemoteTeacher("m", store, url, "k", concurrency=1).ask(schema.load(folder), texts)))
+    except CourseError as error:
+        print(error)
 """
 
 
+def another_process(server, colours, store, rounds):
+    """A process that asks texts for each (largest file in bytes, texts) of rounds."""
+    command = [sys.executable, "-c", ASK, server.url, str(colours), str(store), json.dumps(rounds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def test_a_disk_that_fills_up_keeps_what_was_answered(endpoint, colours, tmp_path):
-    server = endpoint()
-    store = tmp_path / "store.jsonl"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, server.url, str(colours), str(store)], capture_output=True, text=True
-    )
-    sentence = f"An answer of the teacher could not be kept in {store} (File too large)"
-    assert done.stdout == f"{sentence}; make room and run again to go on after the 1 that were.\n", done.stderr
+    server = endpoint(then=reply("x" * 3000))
+    store = tmp_path / "store.sqlite"
+    texts = [str(i) for i in range(10)]
+    asker = another_process(server, colours, store, [(0, ["a"]), (16_384, texts), (1, ["b"])])
+    nothing, some, nothing_more = asker.communicate(timeout=120)[0].splitlines()
+    cannot = f"The teacher's answers cannot be kept in {store} (disk I/O error): make room or name another place."
+    assert nothing == nothing_more == cannot
+    kept = len(server.seen) - 1  # the last one was asked, and had no room; nothing else was asked in vain
+    assert 1 <= kept < 10 and some == f"{cannot} {kept} of 10 answers are kept in {store}: run again to go on."
     again = teachers.RemoteTeacher("m", store, server.url, "k", concurrency=1)
-    assert all(said.text for said in again.ask(schema.load(colours), ["a", "b", "c"]))
-    assert again.usage.reused == 1
+    assert all(said.text for said in again.ask(schema.load(colours), texts))
+    assert again.usage.reused == kept
 
 
-def test_a_store_that_cannot_be_written_costs_nothing(endpoint, colours, tmp_path):
+def test_two_processes_share_a_store_and_one_is_killed(endpoint, colours, tmp_path):
+    asked_for_b, go_on = threading.Event(), threading.Event()
+
+    def wait_at_b(asked):
+        if asked["messages"][-1]["content"] == "b" and not asked_for_b.is_set():
+            asked_for_b.set()
+            go_on.wait(60)
+        return reply()
+
+    server = endpoint(then=wait_at_b)
+    store = tmp_path / "store.sqlite"
+    other = another_process(server, colours, store, [(10**9, ["a", "b", "c"])])
+    assert asked_for_b.wait(120)
+    ours = teachers.RemoteTeacher("m", store, server.url, "k")
+    ours.ask(schema.load(colours), ["d", "a", "e"])
+    assert (ours.usage.requests, ours.usage.reused) == (2, 1), "what the other process was told is there at once"
+    other.kill()
+    other.communicate()
+    go_on.set()
+    ours.ask(schema.load(colours), ["a", "b", "c", "d", "e"])
+    assert (ours.usage.requests, ours.usage.reused) == (4, 4)
+
+
+def test_an_interruption_asks_nothing_more_and_keeps_what_was_answered(endpoint, ask):
+    first = threading.Event()
+
+    def interrupt(asked):
+        if not first.is_set():
+            first.set()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.5)
+        return (500, {}, {"error": {"message": "oops"}})
+
+    server = endpoint(reply(), then=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ask(server, 20, concurrency=2, max_retries=5)
+    assert len(server.seen) <= 4, "what was under way, but no repetition of it"
+    server.then = reply()
+    _, teacher = ask(server, 20, concurrency=2)
+    assert teacher.usage.reused == 1
+
+
+def test_a_store_that_cannot_be_used_costs_nothing(endpoint, colours, tmp_path):
     server = endpoint()
+    task = schema.load(colours)
     (tmp_path / "file").write_text("no folder")
-    for store, why in [(tmp_path / "file" / "store.jsonl", "Not a directory"), (tmp_path, "Is a directory")]:
-        with pytest.raises(CourseError, match=f"cannot be read: {why}") as error:
-            teachers.RemoteTeacher("m", store, server.url, "k").ask(schema.load(colours), ["a"])
+    old = tmp_path / "old.jsonl"
+    old.write_text('{"key": "1", "text": "warm"}\n' * 100)
+    damaged = tmp_path / "damaged.sqlite"
+    teachers.RemoteTeacher("m", damaged, endpoint().url, "k").ask(task, [str(i) for i in range(100)])
+    with open(damaged, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    place, move = "make room or name another place", "move that file away or name another"
+    for store, cure in [
+        (tmp_path / "file" / "store.sqlite", f"unable to open database file.: {place}"),
+        (tmp_path, f"unable to open database file.: {place}"),
+        (Path("/proc/nothing/store.sqlite"), f"unable to open database file.: {place}"),
+        (old, f"file is not a database.: {move}"),
+        (damaged, f"malformed.: {move}"),
+    ]:
+        before = store.read_bytes() if store.is_file() else None
+        with pytest.raises(CourseError, match=f"cannot be kept in {store} .*{cure}") as error:
+            teachers.RemoteTeacher("m", store, server.url, "k").ask(task, ["a"])
         assert "\n" not in str(error.value)
-    with pytest.raises(CourseError, match="cannot be kept in .*. Nothing was asked"):
-        teachers.RemoteTeacher("m", "/proc/nothing/store.jsonl", server.url, "k").ask(schema.load(colours), ["a"])
+        assert before is None or store.read_bytes() == before
     assert not server.seen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_never_behind_a_proxy(endpoint, ask, monkeypatch, host):
+    server = endpoint()
+    monkeypatch.delenv("NO_PROXY")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    answers, _ = ask(server, base_url=server.url.replace("127.0.0.1", host), max_retries=0)
+    assert answers[0].text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "certificates that SSL_CERT_FILE .* cannot be read: .*No such file"),
+        ("SSL_CERT_FILE", "/dev/null", "certificates that SSL_CERT_FILE .* cannot be read"),
+        ("HTTP_PROXY", "nonsense://somewhere", "the proxy that HTTP_PROXY, .* cannot be used"),
+        ("OPENAI_BASE_URL", "http://[bad", r"The address http://\[bad, .* cannot be used"),
+        ("OPENAI_BASE_URL", "127.0.0.1:1/v1", "no connection .*protocol"),
+        ("HTTP_PROXY", "http://127.0.0.1:9", r"no connection by the proxy of HTTP_PROXY .*refused"),
+    ],
+)
+def test_trouble_on_the_way_is_not_blamed_on_the_store(colours, tmp_path, monkeypatch, name, value, sentence):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:secret@teacher.example/v1")
+    monkeypatch.setenv(name, value)
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.sqlite", api_key="k", max_retries=0)
+    with pytest.raises(CourseError, match=sentence) as error:
+        teacher.ask(schema.load(colours), list("abcdef"))
+    assert not any(word in str(error.value) for word in ("kept", "room", "secret", "\n"))
+
+
+def refuses(*names, code="unsupported_parameter"):
+    """An endpoint's step: a 400 that names the first of these parameters which the request has."""
+
+    def step(asked):
+        for name in names:
+            if name in asked:
+                return (400, {}, {"error": {"message": f"no {name}", "param": name, "code": code}})
+        return reply()
+
+    return step
+
+
+def test_a_model_that_wants_other_parameters_gets_them(endpoint, ask):
+    server = endpoint(then=refuses("max_tokens", "temperature"))
+    answers, teacher = ask(server, 3)
+    assert all(said.text for said in answers) and teacher.usage.requests == 3
+    assert len(server.seen) == 5, "once for each parameter, then it is remembered"
+    _, asked = server.seen[-1]
+    assert asked["max_completion_tokens"] == 128 and "max_tokens" not in asked and "temperature" not in asked
+    ask(server, 3)
+    assert len(server.seen) == 5, "the answers are kept under what was asked for"
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        (["temperature"], "decimal_above_max_value"),
+        (["max_tokens", "max_completion_tokens"], "unsupported_parameter"),
+        (["model"], "unsupported_value"),
+    ],
+)
+def test_a_wrong_value_is_not_a_refused_parameter(endpoint, ask, refused, code):
+    server = endpoint(then=refuses(*refused, code=code))
+    with pytest.raises(CourseError, match=f"does not take the request: .*no {refused[-1]}"):
+        ask(server)
+    assert len(server.seen) == len(refused)
+
+
+def test_half_a_character_is_not_sent(endpoint, colours, tmp_path):
+    server = endpoint()
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.sqlite", server.url, "k")
+    broken, whole = teacher.ask(schema.load(colours), ["a \ud800 boat", "a boat"])
+    assert "half a character" in broken.problem and whole.text and len(server.seen) == 1
 
 
 def test_the_key_is_not_shown(tmp_path):
@@ -208,12 +389,12 @@ def test_no_key(tmp_path, colours, monkeypatch):
 
 def test_a_teacher_by_configuration(tmp_path, endpoint, colours, monkeypatch):
     monkeypatch.delenv("SLMOPS_TEACHER_MODEL", raising=False)
-    assert teachers.RemoteTeacher.from_environment(tmp_path / "s.jsonl") is None
+    assert teachers.RemoteTeacher.from_environment(tmp_path / "s.sqlite") is None
     server = endpoint()
     monkeypatch.setenv("SLMOPS_TEACHER_MODEL", "big")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    teachers.RemoteTeacher.from_environment(tmp_path / "s.jsonl").ask(schema.load(colours), ["a"])
+    teachers.RemoteTeacher.from_environment(tmp_path / "s.sqlite").ask(schema.load(colours), ["a"])
     assert server.seen[0][1]["model"] == "big"
 
 
@@ -233,7 +414,7 @@ def test_remote_labels_are_checked_like_all_others(endpoint, colours, tmp_path):
         reply('{"kind":"hot","word":"orange"}'),
         reply('{"kind":"cold","word":"sea"}'),
     )
-    teacher = teachers.RemoteTeacher("m", tmp_path / "s.jsonl", server.url, "k", concurrency=1)
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.sqlite", server.url, "k", concurrency=1)
     desk = data.load(colours)
     labelled = distillation.label(teacher, desk.task, desk.pool)
     assert labelled[0].answer == {"kind": "warm", "word": "red"} and labelled[0].problem is None
@@ -243,9 +424,21 @@ def test_remote_labels_are_checked_like_all_others(endpoint, colours, tmp_path):
     assert "does not occur in the text" in labelled[3].problem
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "\ud800", "NaN", '{"kind":"\ud800"}'])
+def test_what_cannot_be_read_is_paid_for_once_and_never_a_label(endpoint, colours, tmp_path, text):
+    server = endpoint(reply(text))
+    desk = data.load(colours)
+    for _ in range(2):
+        teacher = teachers.RemoteTeacher("m", tmp_path / "s.sqlite", server.url, "k", concurrency=1)
+        labelled = distillation.label(teacher, desk.task, desk.pool)
+        assert labelled[0].answer is None and labelled[0].problem and labelled[0].said == text
+        assert all(one.answer for one in labelled[1:])
+    assert len(server.seen) == 4
+
+
 def test_a_teacher_of_prose(endpoint, colours, tmp_path):
     server = endpoint(*[reply("I would say it is warm.")] * 4)
-    teacher = teachers.RemoteTeacher("m", tmp_path / "s.jsonl", server.url, "k")
+    teacher = teachers.RemoteTeacher("m", tmp_path / "s.sqlite", server.url, "k")
     desk = data.load(colours)
     with pytest.raises(CourseError, match="None of the 4 answers of the teacher 'm' can be used; 4 times: no JSON"):
         distillation.label(teacher, desk.task, desk.pool)
@@ -282,11 +475,11 @@ def test_a_real_server(served, tiny_folder, colours, tmp_path):
     task = schema.load(colours)
     texts = ["please paint it red", "a blue boat", "gimme green"]
     options = {"max_tokens": 6, "max_retries": 0, "timeout": 120}
-    teacher = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.jsonl", served, "any", **options)
+    teacher = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.sqlite", served, "any", **options)
     answers = teacher.ask(task, texts)
     assert len(answers) == 3 and all(said.text or said.problem for said in answers)
     assert teacher.usage.requests == 3 and teacher.usage.input_tokens > 100 and teacher.usage.output_tokens > 0
-    again = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.jsonl", served, "any", **options)
+    again = teachers.RemoteTeacher(str(tiny_folder), tmp_path / "s.sqlite", served, "any", **options)
     assert again.ask(task, texts) == answers and again.usage.requests == 0
     records = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
     with pytest.raises(CourseError, match="None of the 3 answers of the teacher .* can be used"):
