@@ -339,6 +339,7 @@ def test_doctor_says_what_is_missing(tmp_path):
 def test_doctor_finds_nothing_missing(base_folder, monkeypatch):
     for name in [name for name in os.environ if doctor.NETWORK.fullmatch(name)]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(settings, "cores", lambda: 2)  # parallel tests get one each
     done = testing.CliRunner().invoke(cli.app, ["doctor"])
     assert done.exit_code == 0 and "\nno " not in done.output and done.output.startswith("ok Python"), done.output
 

@@ -39,12 +39,9 @@ def two_adapters(tiny_folder, tmp_path_factory):
         model, tokenizer = base_model.open_model(tiny_folder)
         torch.manual_seed(number)
         adapted = adapters.attach(model, lora())
+        lessons = [encoding.encode(tokenizer, chat, f" {name}" * 4) for chat in CHATS]  # each a text of its own
         trainer.train(
-            adapted,
-            tokenizer,
-            examples(tokenizer)[number::2],
-            label=None,
-            **(USUAL | {"num_train_epochs": 8, "learning_rate": 5e-2}),
+            adapted, tokenizer, lessons, label=None, **(USUAL | {"num_train_epochs": 12, "learning_rate": 5e-2})
         )
         folders[name] = tmp_path_factory.mktemp(name)
         adapted.save_pretrained(folders[name])
