@@ -53,13 +53,15 @@ def record(run, id, measured, ci_low=None, ci_high=None, n=None):
 
     measured and the interval are in the claim's unit, n is the number of cases; see `verdict`. Rows of runs on other
     data, with another base model or seed are dropped: one ledger, one run. Raises CourseError for an id that is not
-    in `LEDGER`.
+    in `LEDGER`. A number that is infinite or not defined, such as the ratio to a teacher that is never right, is null.
     """
     if id not in LEDGER:
         raise CourseError(f"The ledger has no row '{id}': it has {', '.join(LEDGER)}.")
     ci_low, ci_high = (None if end is None else float(end) for end in (ci_low, ci_high))
-    row = asdict(LEDGER[id]) | {"measured": float(measured), "ci_low": ci_low, "ci_high": ci_high, "n": n}
-    row |= {"verdict": verdict(LEDGER[id], float(measured), ci_low, ci_high), "run": run.identity}
+    told = verdict(LEDGER[id], float(measured), ci_low, ci_high)
+    numbers = {"measured": float(measured), "ci_low": ci_low, "ci_high": ci_high}
+    numbers = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}  # JSON has no others
+    row = asdict(LEDGER[id]) | numbers | {"n": n, "verdict": told, "run": run.identity}
     rows = {r["id"]: r for r in read(run.build) if r.get("run") == run.identity} | {id: row}
     write_json(run.build / "claims.json", [rows[key] for key in LEDGER if key in rows])
     return row
@@ -82,7 +84,7 @@ def table(build, chapter=None):
     return pandas.DataFrame(
         {
             "claim": [r["claim"] for r in rows],
-            "measured here": [f"{r['measured']:.1f} {r['unit']}" for r in rows],
+            "measured here": [f"{_number(r['measured'])} {r['unit']}" for r in rows],
             "95 % interval": [_interval(r) for r in rows],
             "goal": [("at least " if r["better"] == "higher" else "at most ") + f"{r['goal']:g}" for r in rows],
             "verdict": [r["verdict"] for r in rows],
@@ -90,7 +92,13 @@ def table(build, chapter=None):
     )
 
 
+def _number(value):
+    return "no number of" if value is None else f"{value:.1f}"
+
+
 def _interval(row):
-    if row["ci_low"] is None:
+    ends = [row["ci_low"], row["ci_high"]]
+    if ends == [None, None]:
         return ""
-    return f"{row['ci_low']:.1f} to {row['ci_high']:.1f}" + (f" (n = {row['n']})" if row["n"] else "")
+    low, high = (end if end is None else f"{end:.1f}" for end in ends)
+    return f"{low or 'no lower end'} to {high or 'no upper end'}" + (f" (n = {row['n']})" if row["n"] else "")

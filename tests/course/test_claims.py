@@ -56,6 +56,15 @@ def test_half_an_interval_is_none(run, interval):
     assert claims.read(run.build) == []
 
 
+def test_what_is_no_number_is_null(run):
+    claims.record(run, "accuracy-kept", math.nan, 3, math.inf, 40)
+    text = (run.build / "claims.json").read_text(encoding="utf-8")
+    (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (row["measured"], row["ci_low"], row["ci_high"], row["verdict"]) == (None, 3, None, "cannot tell")
+    shown = claims.table(run.build).iloc[0]
+    assert "no number" in shown["measured here"] and shown["95 % interval"] == "3.0 to no upper end (n = 40)"
+
+
 def test_a_second_measurement_replaces_the_first(run):
     claims.record(run, "memory", 50)
     claims.record(run, "lora-params", 2)
