@@ -18,8 +18,8 @@ from slmops_lab.task import schema
 
 SPLITS = ("train", "pool", "test", "drift")
 NEEDED = ("train", "test")
-# A message may have as many bytes (UTF-8): training's attention takes memory and time with the square of the tokens, and
-# a byte-level tokenizer makes at most one token of a byte. In English 4,000 bytes are about 1,000 tokens.
+# A message may have as many bytes (UTF-8): the cost of attention grows with the square of the tokens, and a byte-level
+# tokenizer makes at most one token of a byte. In English 4,000 bytes are about 1,000 tokens.
 LONGEST = 4_000
 
 
