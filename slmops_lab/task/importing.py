@@ -207,11 +207,11 @@ def _problem(rows, column, test):
     if 2 * len(counts) > len(rows) and (test is None or len(rows) > 20):
         every = "every message has its own label" if len(counts) == len(rows) else f"there are {len(counts)} labels"
         return f"Of {len(rows)} messages, {every}: is '{column}' an id? A label needs two messages"
-    if test is None and (once := counts.index[counts.eq(1)]).size:
-        line = rows.loc[rows["label"].eq(once[0]), "line"].iloc[0]
-        others = f", as do {len(once) - 1} others" if len(once) > 1 else ""
-        cure = "a label needs two messages, one to train on and one to test; add one or take its row out"
-        return f"The label {once[0]!r} occurs once, in line {line}{others}: {cure}"
+    once = rows[rows["label"].map(counts).eq(1)].sort_values("line")
+    if test is None and len(once):
+        told = f"The label {once['label'].iloc[0]!r} occurs once, in line {once['line'].iloc[0]}"
+        such = f" ({len(once)} such labels)" if len(once) > 1 else ""
+        return f"{told}{such}: a label needs two messages, one to train on and one to test; add one or take its row out"
     if test is not None and len(strange := test[~test["label"].isin(counts.index)]):
         told = f"The test has the label {strange['label'].iloc[0]!r} (line {strange['line'].iloc[0]})"
         return f"{told}, which no message that is left to train on has: add one or take the row out"
