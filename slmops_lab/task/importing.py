@@ -73,7 +73,8 @@ def import_csv(path, text_column, label_column, out, test=None, labelled=None, s
         told = f"the {len(values)} labels need one message each, and {len(rows)} are left to train on"
         raise CourseError(f"--labelled must be from {len(values)} to {len(rows)}: {told}.")
     train, pool = _spread(rows, labelled or len(rows))
-    splits = {"train": train, "test": held_out, "pool": pool}
+    # again, because whoever takes from every label in turn leaves both parts with another mixture at either end
+    splits = {split: _shuffled(part, seed) for split, part in {"train": train, "test": held_out, "pool": pool}.items()}
     field = AROUND.sub("", label_column) or "label"
     with atomic_folder(out) as folder:
         write_json(folder / "schema.json", {"name": out.name, "fields": {field: {"type": "enum", "values": values}}})
@@ -123,7 +124,11 @@ def _read(path, text_column, label_column, html, notes, seed, taken=()):
     if kept.empty:
         raise CourseError(f"{path} has no row to learn from: kept {said}.")
     notes.append(f"{path}: imported {said}.")
-    return kept.loc[random.Random(seed).sample(list(kept.index), len(kept))]
+    return _shuffled(kept, seed)
+
+
+def _shuffled(frame, seed):
+    return frame.loc[random.Random(seed).sample(list(frame.index), len(frame))]
 
 
 def _rows(path, text_column, label_column, notes):

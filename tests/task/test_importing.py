@@ -1,7 +1,9 @@
 import codecs
+import collections
 import csv
 import gzip
 import io
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -83,6 +85,14 @@ def test_import_with_test_file_and_pool(imported):
 def test_import_is_seeded(imported):
     a, b, c = (imported(table(ROWS), seed=seed).dataset.test for seed in (1, 1, -2))
     assert a == b != c
+
+
+@pytest.mark.parametrize("labelled", [None, 1000])
+def test_no_end_of_a_split_has_another_mixture_of_labels(imported, labelled):
+    made = imported(table((f"text {i}", f"l{i % 20:02}") for i in range(5000)), labelled=labelled)
+    for split, end in itertools.product(["train", "test"], [slice(200), slice(-200, None)]):
+        counts = collections.Counter(record["answer"]["label"] for record in getattr(made.dataset, split)[end])
+        assert len(counts) == 20 and max(counts.values()) < 30, "about 10 each"
 
 
 def test_a_sorted_test_file_is_shuffled(imported):
@@ -317,13 +327,10 @@ def test_a_failure_leaves_nothing_and_a_retry_works(tmp_path, imported, monkeypa
     assert data.check(tmp_path / "mine-0") == []
 
 
-CELLS = (
-    st.sampled_from(["a", "b", "c", "0", "\u200b", " ", ",", ";", '"', "\t", "<", "\U0001f600", "\r", "\n"])
-    | st.characters()
-)
-CONTENT = st.lists(
-    st.tuples(st.text(CELLS, max_size=8), st.sampled_from(["x", "y", "Y ", "", '"'])), max_size=25
-).flatmap(
+CELLS = st.sampled_from(list('abcd0 \u200b,;"\t<\U0001f600\r\n')) | st.characters()
+ROW = st.tuples(st.text(CELLS, max_size=8), st.sampled_from(["x", "y", "x", "y", "Y ", "", '"']))
+CONTENT = st.lists(ROW, max_size=8) | st.lists(ROW, min_size=12, max_size=30)
+CONTENT = CONTENT.flatmap(
     lambda rows: st.sampled_from(
         [table(rows), table(rows, delimiter=";"), "message,label\n" + "\n".join(map(",".join, rows))]
     )
