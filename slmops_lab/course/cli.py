@@ -18,7 +18,7 @@ from slmops_lab.deployment.endpoint import launch, protocol, server
 from slmops_lab.errors import CourseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders.")
+data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data")
 out = Console(soft_wrap=True)
 
@@ -204,10 +204,12 @@ def data_import(
     test: Annotated[Path | None, typer.Option(help="CSV with the test messages")] = None,
     labelled: Annotated[int | None, typer.Option(help="keep N labelled, the rest is the pool")] = None,
     seed: Annotated[int, typer.Option()] = 0,
+    html: Annotated[bool, typer.Option("--html", help="the texts are HTML: keep their words only")] = False,
 ):
     """Make a data folder out of a CSV file: one message and one label per line."""
     from slmops_lab.task import importing
 
-    made = importing.import_csv(csv, text_column, label_column, to, test, labelled, seed)
-    sizes = ", ".join(f"{count} {name}" for name, count in made.sizes()["records"].items() if count)
+    made = importing.import_csv(csv, text_column, label_column, to, test, labelled, seed, html)
+    print(made.labels.to_string(), *made.notes, sep="\n")
+    sizes = ", ".join(f"{count} {name}" for name, count in made.dataset.sizes()["records"].items() if count)
     print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")

@@ -5,13 +5,14 @@ serves an ONNX model never imports torch.
 """
 
 import json
-import re
 import time
 from pathlib import Path
 
 from slmops_lab import measure
 from slmops_lab.errors import CourseError
 from slmops_lab.settings import home, threads
+from slmops_lab.task import encoding
+from slmops_lab.task.encoding import defuse
 
 
 class TorchRuntime:
@@ -170,22 +171,7 @@ def control_marks(folder):
     """Regular expression of the marks by which a model's chat template tells its roles apart."""
     told = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
     marks = [token["content"] for token in told.get("added_tokens", []) if token.get("special")]
-    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
-
-
-def defuse(chat, marks):
-    """The chat with nothing in it that a tokenizer would take for more than text.
-
-    A control mark counts wherever it stands, so whoever writes one into a message could end the turn
-    and speak as the system: it gets a space. A NUL would end the prompt right there, instructions and
-    all: it becomes a space. Half a surrogate pair, which is no character, becomes a question mark.
-    """
-
-    def plain(text):
-        text = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
-        return marks.sub(lambda mark: mark[0][0] + " " + mark[0][1:], text)
-
-    return [{**turn, "content": plain(turn["content"])} for turn in chat]
+    return encoding.control_marks(marks)
 
 
 class FoundryRuntime:

@@ -1,12 +1,11 @@
-"""Data folders: load one, check one, make one from a CSV file.
+"""Data folders: load one, check one.
 
-A folder holds schema.json and JSON-lines files: train.jsonl and test.jsonl (records with answers),
-and optionally pool.jsonl (texts without answers) and drift.jsonl (a shifted test set).
+A folder holds schema.json and JSON-lines files: train.jsonl and test.jsonl (records with answers), and
+optionally pool.jsonl (texts without answers) and drift.jsonl (a shifted test set). Nothing is changed on the
+way: records come as the lines have them, in their order. All are held in memory.
 """
 
-import json
 import math
-import random
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,9 @@ from slmops_lab.task import schema
 
 SPLITS = ("train", "pool", "test", "drift")
 NEEDED = ("train", "test")
+# A message may have as many bytes (UTF-8): the cost of attention grows with the square of the tokens, and a byte-level
+# tokenizer makes at most one token of a byte. In English 4,000 bytes are about 1,000 tokens.
+LONGEST = 4_000
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,12 @@ class Dataset:
 
 
 def load(folder):
-    """Folder -> `Dataset`. Raises CourseError with the first problem that `check` finds.
-
-    Where a split is sorted by one of the answer's fields, every split is shuffled, always the same
-    way: the chapters take the first so many records of a split, and those must hold every label.
-    """
+    """Folder -> `Dataset`, in the order of the files. Raises CourseError with the first problem that `check` finds."""
     folder = Path(folder)
     task, splits, problems = _read(folder)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CourseError(f"{folder / str(problems[0])}{more}; see `slmops data check {folder}`.")
-    if any(_sorted(records, name) for name in task.fields for records in splits.values()):
-        for records in splits.values():
-            random.Random(0).shuffle(records)
     return Dataset(folder, task, **splits)
 
 
@@ -93,7 +88,11 @@ def replies(folder, split):
 
 
 def check(folder):
-    """Every `Problem` of a data folder, file by file. Raises CourseError only for the schema."""
+    """Every `Problem` of a data folder, file by file. Raises CourseError only for the schema.
+
+    A split that is sorted by a field is a problem: the chapters take the first so many records of a split, and
+    those must hold every value.
+    """
     return _read(Path(folder))[2]
 
 
@@ -115,6 +114,8 @@ def _read(folder):
                 problems.append(Problem(path.name, number, what))
             else:
                 splits[name].append(record)
+        for field in [name for name in task.fields if _sorted(splits[path.stem], name)]:
+            problems.append(Problem(path.name, 0, f"the records are sorted by '{field}': shuffle the lines"))
         broken = any(p.file == path.name for p in problems)
         if not splits[name] and not broken and name in NEEDED:
             problems.append(Problem(path.name, 0, "the file is empty"))
@@ -126,13 +127,10 @@ def _records(path):
     for number, raw in enumerate(path.read_bytes().splitlines(), 1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            if line.strip():
+                yield number, schema.parse(line), None
         except UnicodeDecodeError as error:
             yield number, None, f"not UTF-8 text (byte {error.start + 1}): save the file as UTF-8"
-            continue
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line), None
         except ValueError as error:
             yield number, None, f"no valid JSON ({error})"
 
@@ -146,6 +144,10 @@ def _record_problem(task, record, answered):
             return f"'{key}' is missing or is not text"
         if not record[key].strip():
             return f"'{key}' is empty"
+        if "\0" in record[key]:
+            return f"'{key}' holds a NUL character, which ends a prompt: take it out"
+    if (size := len(record["text"].encode())) > LONGEST:
+        return f"'text' has {size:,} bytes, more than {LONGEST:,}: shorten it"
     if extra := set(record) - allowed:
         note = " (a pool record has no answer)" if "answer" in extra else ""
         return f"unexpected key '{sorted(extra)[0]}'{note}"
@@ -156,11 +158,13 @@ def _record_problem(task, record, answered):
 
 def _repeated(record, split, number, ids, texts):
     here = f"{split}.jsonl:{number}"
-    if first := ids.setdefault(record["id"], here) if record["id"] in ids else None:
-        return f"the id '{record['id']}' is used before, at {first}"
-    ids[record["id"]] = here
-    key = " ".join(record["text"].split()).casefold()
-    if key in texts and texts[key].split(".")[0] != split:
-        return f"the text occurs in another split, at {texts[key]}"
-    texts.setdefault(key, here)
-    return None
+    first = ids.setdefault(record["id"], here)
+    if first != here:
+        return f"the id {record['id']!r} is used before, at {first}"
+    first = texts.setdefault(text_key(record["text"]), here)
+    return None if first.startswith(f"{split}.") else f"the text occurs in another split, at {first}"
+
+
+def text_key(text):
+    """What two texts share that count as the same message: case and white space do not tell them apart."""
+    return " ".join(text.split()).casefold()

@@ -1,25 +1,61 @@
-"""Messages and answers as tokens, batches of them, and one forward pass without the vocabulary head."""
+"""Messages and answers as tokens, batches of them, and one forward pass without the vocabulary head.
 
+Training, PyTorch's generation and the served runtimes all read a message as `defuse` leaves it. What a message
+says is `schema`'s job. Importing this loads no torch: a process that serves an ONNX model needs `defuse` only.
+"""
+
+from __future__ import annotations
+
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 IGNORE = -100  # PyTorch's and transformers' mark for "no loss here"
+
+
+def control_marks(marks):
+    """Texts that a tokenizer reads as one special token each -> the regular expression that `defuse` takes."""
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
+
+
+def defuse(chat, marks):
+    """The chat with nothing in it that a tokenizer would take for more than text.
+
+    A control mark counts wherever it stands, so whoever writes one into a message could end the turn
+    and speak as the system: it gets a space. A NUL would end the prompt right there, instructions and
+    all: it becomes a space. Half a surrogate pair, which is no character, becomes a question mark.
+    """
+    return [{**turn, "content": _plain(turn["content"], marks)} for turn in chat]
+
+
+def _plain(text, marks):
+    text = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    return marks.sub(lambda mark: mark[0][0] + " " + mark[0][1:], text)
+
+
+def _marks_of(tokenizer):
+    return control_marks(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
 def encode(tokenizer, messages, answer):
     """One training example: {'input_ids', 'labels'}, both lists of the same length.
 
-    The prompt's labels are IGNORE: the loss looks at the answer and its end token only.
+    The prompt's labels are IGNORE: the loss looks at the answer and its end token only. Control marks in
+    messages and answer are text, as `defuse` has it.
     """
     prompt = prompt_ids(tokenizer, messages)
-    target = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    target = tokenizer(_plain(answer, _marks_of(tokenizer)), add_special_tokens=False)["input_ids"]
+    target.append(tokenizer.eos_token_id)
     return {"input_ids": prompt + target, "labels": [IGNORE] * len(prompt) + target}
 
 
 def prompt_ids(tokenizer, messages):
-    """Chat messages -> token ids that end where the model's answer begins."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    """Chat messages -> token ids that end where the model's answer begins, the same as a served model reads."""
+    chat = defuse(messages, _marks_of(tokenizer))
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -28,20 +64,18 @@ def collate(tokenizer):
 
     Further tensors in an example, such as one row per token, are laid end to end.
     """
+    import torch
 
     def batch(examples):
         longest = max(len(e["input_ids"]) for e in examples)
 
-        def padded(key, value):
-            rows = [e[key] + [value] * (longest - len(e[key])) for e in examples]
-            return torch.tensor(rows)
+        def padded(rows, value):
+            return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
         tensors = {
-            "input_ids": padded("input_ids", tokenizer.pad_token_id),
-            "labels": padded("labels", IGNORE),
-            "attention_mask": torch.tensor(
-                [[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples]
-            ),
+            "input_ids": padded([e["input_ids"] for e in examples], tokenizer.pad_token_id),
+            "labels": padded([e["labels"] for e in examples], IGNORE),
+            "attention_mask": padded([[1] * len(e["input_ids"]) for e in examples], 0),
         }
         for key in set(examples[0]) - {"input_ids", "labels", "length"}:
             tensors[key] = torch.cat([e[key] for e in examples])
@@ -79,6 +113,8 @@ def forward(model, batch, hidden_states=True):
 
     hidden_states=False keeps the last state only, which is all that next-token losses need.
     """
+    import torch
+
     real = batch["attention_mask"].bool()
     followed = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
     out = decoder(model).model(

@@ -5,11 +5,12 @@
         "order_id": {"type": "copy", "nullable": true}}}
 
 An `enum` field is one of its values; a `copy` field is a piece of the message, character by
-character, or null where it is nullable.
+character, or null where it is nullable. Files of records are `data`'s job, tokens `encoding`'s.
 """
 
 import functools
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,7 +74,11 @@ class Task:
         self._answer = pydantic.create_model(
             "Answer",
             __config__=pydantic.ConfigDict(extra="forbid", strict=True),
-            **{name: (field.annotation(), ...) for name, field in schema.fields.items()},
+            # an alias may be any text, a name of pydantic's own may not be `_label`, `__class__` or `model_config`
+            **{
+                f"field_{number}": (field.annotation(), pydantic.Field(alias=name))
+                for number, (name, field) in enumerate(schema.fields.items())
+            },
         )
 
     def messages(self, text, explain=False):
@@ -98,8 +103,8 @@ class Task:
     def read(self, text):
         """Model text -> `Reading`. White space around the JSON is the only thing forgiven."""
         try:
-            value = json.loads(text.strip())
-        except (ValueError, RecursionError):  # or brackets without end
+            value = parse(text.strip())
+        except ValueError:
             return Reading(None, "no JSON")
         problem = self.problem(value)
         return Reading(None, problem) if problem else Reading(value)
@@ -127,11 +132,12 @@ class Task:
             return f"the field {name} is missing"
         if error["type"] == "extra_forbidden":
             return f"the field {name} is not in the schema"
-        field = self.fields[name]
+        field, value = self.fields[name], answer[name]
+        found = repr(value) if isinstance(value, str) else reprlib.repr(value)  # may be large and nested
         if isinstance(field, Enum):
             shown = ", ".join(field.values[:4]) + (", ..." if len(field.values) > 4 else "")
-            return f"{name} is {answer[name]!r}, which the schema does not list ({shown})"
-        return f"{name} is {answer[name]!r}, it must be text" + (" or null" if field.nullable else "")
+            return f"{name} is {found}, which the schema does not list ({shown})"
+        return f"{name} is {found}, it must be text" + (" or null" if field.nullable else "")
 
     def json_schema(self):
         """JSON schema of an answer, fields in order, for guided decoding."""
@@ -163,11 +169,27 @@ class Task:
         return "\n".join([f'start: {start}"}}"', *rules])
 
 
+def parse(text):
+    """JSON text -> its value. Raises ValueError with a few words for what is no JSON.
+
+    Stricter than Python's own reader: a number that is not finite and half a surrogate pair (no tokenizer
+    takes it) are refused, and what is nested too deeply is no RecursionError.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object[error.start]!a} is half of a character: write both halves") from None
+    return value
+
+
 def load(folder):
     """Data folder -> `Task`. Raises CourseError where schema.json is missing or wrong."""
     path = Path(folder) / "schema.json"
     try:
-        return Task(Schema.model_validate_json(path.read_text(encoding="utf-8")))
+        return Task(Schema.model_validate_json(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise CourseError(f"{path} is missing: it names the fields of the answer.") from None
     except UnicodeDecodeError:

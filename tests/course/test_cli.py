@@ -269,7 +269,50 @@ def test_data_import(tmp_path):
     assert slmops("data", "check", tmp_path / "mine").returncode == 0
     refused(
         slmops("data", "import", source, "--text-column", "msg", *columns[2:], "--out", tmp_path / "b"),
-        "has no column 'msg': it has message, label.",
+        "has no column 'msg': it has 'message', 'label'.",
+    )
+
+
+NARROW = [
+    {"PYTHONIOENCODING": "cp1252"},
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("console", NARROW, ids=str)
+def test_labels_that_the_console_cannot_show(tmp_path, console):
+    labels = ["\u0936\u093f\u0915\u093e\u092f\u0924", "[red]", "\U0001f600", "\U0001f600\ufe0f "]
+    source, out = tmp_path / "in.csv", tmp_path / "mine"
+    rows = "".join(f"text {i},{labels[i % 4]}\n" for i in range(20))
+    source.write_text("message;n,\u0935\u0930\u094d\u0917\n" + rows, encoding="utf-8")
+    columns = ["--text-column", "message;n", "--label-column", "\u0935\u0930\u094d\u0917"]
+    if "LC_ALL" in console:  # there the shell's words are bytes, too
+        columns[3], _ = "label", source.write_text("message;n,label\n" + rows, encoding="utf-8")
+    done = slmops("data", "import", source, *columns, "--out", out, env=console)
+    assert done.returncode == 0 and "\\u0936\\u093f" in done.stdout and "[red]" in done.stdout, done.stderr
+    assert "imported 20 of 20 rows." in done.stdout
+    assert slmops("data", "check", out, env=console).returncode == 0
+    with open(out / "train.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"id": "\u0936", "text": "x", "answer": {"a": 1}}\n{"id": "\u0936", "text": "\\ud83d"}\n')
+        file.write('{"id": "train-00001", "text": "x \u0936", "\u0936": 1}\n')
+    done = slmops("data", "check", out, env=console)
+    refused(done, "has 3 problems.")
+    assert "'\\ud83d' is half of a character" in done.stdout and "unexpected key '\\u0936'" in done.stdout
+
+
+def test_data_import_prints_what_was_left_out_and_what_looks_wrong(tmp_path):
+    source = tmp_path / "tickets.csv"
+    rows = "".join(f"{i},Hi,<p>case {i}</p>,,team {i % 2}\n" for i in range(20))
+    source.write_text("Ticket ID,Subject,Description,Tags,Group\n" + rows + "20,Hi,<p>case 1</p>,,Team 1\n,,,,team 0\n")
+    columns = ["--text-column", "Description", "--label-column", "Group"]
+    done = slmops("data", "import", source, *columns, "--out", tmp_path / "a")
+    assert "imported 19 of 22 rows: 2 with two labels, 1 without a text; left out lines 3, 22" in done.stdout
+    assert "Warning: 19 texts hold HTML tags; --html keeps the words only." in done.stdout
+    assert [line.split()[-3:] for line in done.stdout.splitlines() if line.startswith("team 0")] == [["8", "2", "0"]]
+    done = slmops("data", "import", source, *columns, "--html", "--out", tmp_path / "b")
+    assert "Warning" not in done.stdout and '"text": "case 3"' in "".join(
+        (tmp_path / "b" / f"{split}.jsonl").read_text() for split in ("train", "test")
     )
 
 

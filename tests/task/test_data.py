@@ -46,6 +46,16 @@ def test_load(colours):
             {"id": "x", "text": "so nice", "answer": {"kind": "warm", "word": "red"}},
             "word 'red' does not occ",
         ),
+        ("[" * 1000, "no valid JSON (nested too deeply)"),
+        ('{"id": "x", "text": ' + '{"a":' * 100_000, "no valid JSON (nested too deeply)"),
+        ("9" * 5000, "no valid JSON (Exceeds the limit"),
+        ('{"id": "x", "text": 1e999}', "no valid JSON (Out of range"),
+        ('{"id": "x", "text": NaN}', "no valid JSON (Out of range"),
+        ('{"id": "x", "text": "a \\ud83d face"}', "no valid JSON ('\\ud83d' is half of a character"),
+        ('{"id": "\\ude00", "text": "b"}', "no valid JSON ('\\ude00' is half of a character"),
+        ({"id": "x", "text": "a\0b", "answer": {"kind": "warm", "word": None}}, "'text' holds a NUL"),
+        ({"id": "a\0b", "text": "b", "answer": {"kind": "warm", "word": None}}, "'id' holds a NUL"),
+        ({"id": "x", "text": "long " * 801, "answer": {"kind": "warm", "word": None}}, "'text' has 4,005 bytes, more"),
     ],
 )
 def test_broken_line_is_named_with_file_and_line(colours, line, what):
@@ -66,16 +76,17 @@ def sixty_warm_then_sixty_cold():
     ]
 
 
-def test_a_sorted_folder_is_shuffled_the_same_way_each_time(colours):
-    rows = sixty_warm_then_sixty_cold()
-    write_records(colours / "train.jsonl", rows)
-    loaded = data.load(colours).train
-    assert {record["id"] for record in loaded} == {record["id"] for record in rows}
-    assert {record["answer"]["kind"] for record in loaded[:10]} == {"warm", "cold"}
-    assert loaded == data.load(colours).train
+@pytest.mark.parametrize("split", ["train", "test", "drift"])
+def test_a_sorted_split_is_named(colours, split):
+    write_records(colours / f"{split}.jsonl", sixty_warm_then_sixty_cold())
+    kind, word = data.check(colours)
+    assert str(kind) == f"{split}.jsonl: the records are sorted by 'kind': shuffle the lines"
+    assert "sorted by 'word'" in str(word)
+    with pytest.raises(CourseError, match="sorted by 'kind': shuffle the lines"):
+        data.load(colours)
 
 
-def test_a_folder_in_any_other_order_stays_as_it_is(colours):
+def test_records_come_in_the_order_of_the_lines(colours):
     rows = sixty_warm_then_sixty_cold()
     random.Random(1).shuffle(rows)
     write_records(colours / "train.jsonl", rows)
@@ -132,6 +143,8 @@ def test_replies_by_message(colours):
         '{"id": "train-1", "reply": " ", "summary": "x"}': "train.jsonl:2: a line needs the texts",
         "[1]": "train.jsonl:2: a line needs the texts",
         "{": r"train.jsonl:2: no valid JSON \(",
+        "[" * 1000: r"train.jsonl:2: no valid JSON \(nested too deeply",
+        '{"id": "train-1", "reply": "\\ud83d", "summary": "x"}': r"train.jsonl:2: .* is half of a character",
     }.items():
         path.write_text('{"id": "train-0", "reply": "On its way.", "summary": "Where is it?"}\n' + line + "\n")
         with pytest.raises(CourseError, match=sentence):

@@ -25,10 +25,57 @@ def test_what_is_written_is_read_back(intent, urgency, order_id):
     assert "\n" not in text and list(json.loads(text)) == ["intent", "urgency", "order_id"]
 
 
-@given(st.text())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(list(GOOD)) | st.text(), inner),
+)
+
+
+@given(st.text() | st.text('{}[]":,aE9\\u d') | VALUES.map(json.dumps))
 def test_no_text_breaks_the_reader(text):
     reading = DESK.read(text)
     assert (reading.answer is None) == (reading.problem is not None)
+
+
+NOT_JSON = {
+    "deep list": "[" * 1000,
+    "deep list, closed": "[" * 5000 + "]" * 5000,
+    "deep object": '{"intent":' * 100_000,
+    "deep in a field": '{"intent": ' + "[" * 990 + "]" * 990 + ', "urgency": "low", "order_id": null}',
+    "huge whole number": "9" * 5000,
+    "huge number": '{"intent": 1e999}',
+    "no number": '{"intent": NaN}',
+    "infinite": "-Infinity",
+    "half a character": '{"intent": "track_order", "urgency": "low", "order_id": "\\ud83d"}',
+    "half a character as a key": '{"\\ude00": 1}',
+}
+
+
+@pytest.mark.parametrize("text", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_no_tokenizer_or_parser_takes_is_no_answer(text):
+    reading = DESK.read(text)
+    assert reading.answer is None and len(reading.problem) < 200
+    if not text.startswith('{"intent": [['):  # how deep is too deep is the parser's own limit
+        with pytest.raises(ValueError):
+            schema.parse(text)
+
+
+def test_a_problem_is_a_few_words_however_large_the_value():
+    deep = [[[[[[[[["x" * 500] * 500]]]]]]]]
+    assert len(DESK.problem({**GOOD, "intent": deep})) < 400
+    assert len(DESK.problem({**GOOD, "order_id": 10**4000})) < 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_label", "__class__", "model_config", "schema", "json", "a b", "\u0936\u094d\u0930\u0947\u0923\u0940", "", 'a"b'],
+)
+def test_a_field_may_have_any_name(name):
+    task = schema.Task(schema.Schema(name="x", fields={name: {"type": "enum", "values": ["one", "two"]}}))
+    assert task.read(task.write({name: "two"})).answer == {name: "two"}
+    assert task.problem({name: "three"}).startswith(f"{name} is 'three', which the schema does not list")
+    assert task.problem({}) == f"the field {name} is missing"
+    assert list(task.json_schema()["properties"]) == task.json_schema()["required"] == [name]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +127,8 @@ def test_json_schema_has_the_fields_in_order():
         (b'{"name": "x", "fields": {"a": {"type": "date"}}}', "fields.a: "),
         (b'{"name": "x"}', "fields: Field required"),
         (b"\xff\xfe", "is not UTF-8 text"),
+        (b"[" * 100_000, "Invalid JSON: recursion limit"),
+        (b'{"name": "\\ud800"}', "Invalid JSON"),
     ],
 )
 def test_broken_schema_is_one_sentence(tmp_path, content, sentence):
@@ -87,6 +136,12 @@ def test_broken_schema_is_one_sentence(tmp_path, content, sentence):
     with pytest.raises(CourseError, match=sentence) as caught:
         schema.load(tmp_path)
     assert "schema.json" in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_schema(tmp_path):
+    content = '{"name": "x", "fields": {"a": {"type": "copy"}}}'
+    (tmp_path / "schema.json").write_text(content, encoding="utf-8-sig")
+    assert schema.load(tmp_path).name == "x"
 
 
 def test_missing_schema(tmp_path):
