@@ -18,7 +18,7 @@ from slmops_lab.deployment.endpoint import launch, protocol, server
 from slmops_lab.errors import CourseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders.")
 app.add_typer(data_app, name="data")
 out = Console(soft_wrap=True)
 
