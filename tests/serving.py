@@ -38,9 +38,6 @@ class Slow:
         if going:
             self.go.set()
 
-    def count(self, chat):
-        return sum(len(turn["content"].split()) for turn in chat)
-
     def stream(self, chat, **how):
         self.asked.append(how)
         return Making(self)

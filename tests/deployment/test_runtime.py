@@ -21,9 +21,13 @@ def task(colours):
     return schema.load(colours)
 
 
+def tokens(served, chat):
+    return served.stream(chat, 1).prompt_tokens
+
+
 def test_pieces_make_the_answer(served):
     making = served.stream(CHAT, 12)
-    assert making.prompt_tokens == served.count(CHAT)
+    assert making.prompt_tokens == len(served.tokenizer.encode(served.prompt(CHAT)))
     assert "".join(making) == served.generate(CHAT, 12)
     assert making.answer_tokens <= 12
     assert making.finish_reason == ("length" if making.answer_tokens == 12 else "stop")
@@ -95,7 +99,7 @@ def test_a_message_cannot_speak_as_the_system(served):
 def test_a_nul_does_not_cut_the_prompt(served):
     chat = [{"role": "user", "content": "a\0b"}]
     assert served.prompt(chat).endswith("<|im_start|>assistant\n")
-    assert served.count(chat) == served.count([{"role": "user", "content": "a b"}])
+    assert tokens(served, chat) == tokens(served, [{"role": "user", "content": "a b"}])
 
 
 def test_half_a_character_is_read_as_a_question_mark(served):
