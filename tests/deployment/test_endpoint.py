@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -15,7 +16,7 @@ import pytest
 import schemathesis
 from conftest import GUARD
 from hypothesis import HealthCheck, settings
-from serving import CHAT, TOKEN, InThread, Slow
+from serving import CHAT, TOKEN, InThread, Making, Slow
 
 from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import launch, observability, protocol, server
@@ -141,8 +142,10 @@ WRONG = [
     ({"temperature": 3}, 400, "temperature"),
     ({"n": 2}, 400, "n: Input should be 1"),
     ({"tools": []}, 400, "tools: Extra inputs are not permitted"),
-    ({"stop": ["a"] * 5}, 400, "stop"),
-    ({"stop": ""}, 400, "stop"),
+    *(
+        ({"stop": stop}, 400, "stop: give at most 4 texts of 1 to 100 characters each")
+        for stop in (["a"] * 5, "", ["a", ""], "a" * 101, ["a" * 101], "a" * 190_000, 3, [3], {})
+    ),
     ({"response_format": {"type": "xml"}}, 400, "response_format"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a" * 20_000]}}}},
@@ -204,15 +207,13 @@ def test_who_comes_to_a_full_queue_is_told_when_to_come_back_and_nobody_accepted
         accepted = [threading.Thread(target=ask) for _ in range(3)]  # one runs, two wait
         for thread in accepted:
             thread.start()
-        gauge = f"{served.url}/metrics"
-        until(
-            lambda: "slmops_requests_inside 3.0" in httpx.get(gauge, headers={"Authorization": f"Bearer {TOKEN}"}).text
-        )
+        until(lambda: inside(served) == 3)
         with pytest.raises(openai.RateLimitError, match="requests are waiting") as refused:
             client.chat.completions.create(model="m", messages=CHAT)
         assert int(refused.value.response.headers["retry-after"]) >= 1
         with pytest.raises(openai.RateLimitError):
             client.chat.completions.create(model="m", messages=CHAT, stream=True)
+        assert len(slow.asked) == 1, "who is turned away costs no work"
         slow.go.set()
         for thread in accepted:
             thread.join(20)
@@ -223,11 +224,7 @@ def test_who_comes_to_a_full_queue_is_told_when_to_come_back_and_nobody_accepted
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_the_work(slow, stream):
     with InThread(server.application(slow, "m", TOKEN)) as served:
-        body = json.dumps({"model": "m", "messages": CHAT, "stream": stream}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection(served.listener.getsockname()) as connection:
-            connection.sendall(head.encode() + body)
+        with request(served, stream=stream) as connection:
             until(lambda: slow.asked)
             if stream:
                 assert b"200 OK" in connection.recv(400)
@@ -244,8 +241,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(slow, stream):
         until(lambda: slow.asked)
         with pytest.raises(openai.APITimeoutError):
             served.client().with_options(timeout=0.5).chat.completions.create(model="m", messages=CHAT, stream=stream)
-        seen = {"Authorization": f"Bearer {TOKEN}"}
-        until(lambda: "slmops_requests_inside 1.0" in httpx.get(f"{served.url}/metrics", headers=seen).text)
+        until(lambda: inside(served) == 1)
         slow.go.set()
         held.join(20)
         assert len(slow.asked) == 1  # who had left was not generated for
@@ -312,17 +308,125 @@ def test_an_adapter_is_a_model_of_its_own():
     assert "temperature" not in fast.asked[1]
 
 
-def test_an_error_of_the_runtime_is_no_answer(slow):
-    def broken(chat, **how):
-        raise RuntimeError("/secret/path: out of memory")
+def inside(served):
+    """Requests that wait or run, as the metrics tell."""
+    text = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    return float(text.split("\nslmops_requests_inside ")[1].split()[0])
 
-    slow.stream = broken
-    with InThread(server.application(slow, "m", TOKEN)) as served:
-        with pytest.raises(openai.InternalServerError) as failed:
-            served.client().chat.completions.create(model="m", messages=CHAT)
-        assert "/secret/path" not in str(failed.value)
-        with pytest.raises(openai.InternalServerError):
+
+class Broken(Slow):
+    """Fails at once (pieces None), before its first piece or after it."""
+
+    def __init__(self, error, pieces):
+        super().__init__()
+        self.error, self.pieces = error, pieces
+
+    def stream(self, chat, **how):
+        if self.pieces is None:
+            raise self.error
+        return Failing(self)
+
+
+class Failing(Making):
+    def __iter__(self):
+        yield from self.runtime.pieces
+        raise self.runtime.error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyError])
+@pytest.mark.parametrize("pieces", [None, [], ["begun"]], ids=["at once", "no piece", "one piece"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fault_of_the_runtime_is_the_servers(kind, pieces, stream, caplog):
+    with InThread(server.application(Broken(kind("/secret/path: std::bad_alloc"), pieces), "m", TOKEN)) as served:
+        with pytest.raises(openai.APIError, match="The endpoint failed; its own log says why") as failed:
+            list(served.client().chat.completions.create(model="m", messages=CHAT, stream=stream))
+        told_inside = stream and pieces == ["begun"]
+        assert told_inside or failed.value.status_code == 500
+        assert failed.value.code == "internal_error" and "secret" not in str(failed.value.body)
+        assert inside(served) == 0
+    assert "/secret/path" in caplog.text, "who runs it is told"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "param"),
+    [
+        (runtime.TooLong("It has 9 tokens."), "context_length_exceeded", "messages"),
+        (CourseError("No answer can be guided by that."), "invalid_value", "response_format"),
+    ],
+)
+def test_what_the_client_did_wrong_is_a_400(error, code, param):
+    with InThread(server.application(Broken(error, None), "m", TOKEN)) as served:
+        with pytest.raises(openai.BadRequestError, match=str(error)) as refused:
             served.client().chat.completions.create(model="m", messages=CHAT, stream=True)
+        assert (refused.value.code, refused.value.param, inside(served)) == (code, param, 0)
+
+
+def test_one_thread_reads_each_prompt_once(tiny_onnx):
+    loaded, read = runtime.GenAIRuntime(tiny_onnx), []
+
+    class Watched:
+        def __getattr__(self, name):
+            read.append((name, threading.current_thread().name))
+            return getattr(tokenizer, name)
+
+    tokenizer, loaded.tokenizer = loaded.tokenizer, Watched()
+    with InThread(server.application(loaded, "m", TOKEN)) as served, ThreadPoolExecutor(3) as pool:
+        asked = {"model": "m", "messages": CHAT, "max_tokens": 2}
+        list(pool.map(lambda _: served.client().chat.completions.create(**asked), range(3)))
+    assert [name for name, _ in read].count("encode") == 3
+    assert len({thread for _, thread in read}) == 1
+
+
+def request(served, **more):
+    """A connection on which the question was sent and nothing is read."""
+    body = json.dumps({"model": "m", "messages": CHAT, **more}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection(served.listener.getsockname())
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize(("ends", "seconds"), [(True, 60), (False, 0.5)], ids=["all made", "time is up"])
+def test_a_client_that_does_not_read_holds_no_place(ends, seconds):
+    much = Slow(going=ends, begun="x" * 4_000_000)
+    try:
+        with InThread(server.application(much, "m", TOKEN, protocol.Limits(seconds=seconds))) as served:
+            with request(served, stream=True):
+                until(lambda: much.left)
+                until(lambda: inside(served) == 0)
+                until(lambda: ends or not served.server.server_state.tasks)  # nothing waits for it for ever
+    finally:
+        much.go.set()
+
+
+def test_pings_are_comments_that_the_official_client_passes_over(slow, monkeypatch):
+    monkeypatch.setattr(server.EventSourceResponse, "DEFAULT_PING_INTERVAL", 0.05)
+    body, headers = {"model": "m", "messages": CHAT, "stream": True}, {"Authorization": f"Bearer {TOKEN}"}
+    lines = []
+    with InThread(server.application(slow, "m", TOKEN)) as served:
+        with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, headers=headers) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                if line.startswith(": ping"):
+                    slow.go.set()
+    assert lines[-2:] == ["data: [DONE]", ""] and any(line.startswith(": ping") for line in lines)
+    again = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content="\n".join(lines) + "\n")
+    transport = httpx.MockTransport(lambda _: again)
+    client = openai.OpenAI(base_url="http://x", api_key="x", http_client=httpx.Client(transport=transport))
+    chunks = list(client.chat.completions.create(model="m", messages=CHAT, stream=True))
+    assert chunks[0].choices[0].delta.content == "begun" and chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_stream_that_runs_at_the_end_of_the_server_is_finished(slow, monkeypatch):
+    from sse_starlette.sse import AppStatus
+
+    with InThread(server.application(slow, "m", TOKEN)) as served:
+        monkeypatch.setattr(AppStatus, "should_exit", True)  # what a signal does
+        chunks = iter(served.client().chat.completions.create(model="m", messages=CHAT, stream=True))
+        assert [next(chunks).choices[0].delta.content for _ in range(3)] == ["begun", ".", "."]
+        slow.go.set()
+        assert list(chunks)[-1].choices[0].finish_reason == "stop"
 
 
 fuzzed = server.application(Slow(going=True), "m", TOKEN, hosts=None)
