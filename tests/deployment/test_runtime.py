@@ -151,7 +151,13 @@ def test_a_json_schema_is_followed(served, task):
     assert set(told) == {"kind", "word"}
 
 
-BROKEN = [("json_schema", '{"type": "x"}'), ("json_schema", "{"), ("lark_grammar", "a b"), ("xml", "a"), ("lark_grammar", "")]
+BROKEN = [
+    ("json_schema", '{"type": "x"}'),
+    ("json_schema", "{"),
+    ("lark_grammar", "a b"),
+    ("xml", "a"),
+    ("lark_grammar", ""),
+]
 
 
 @pytest.mark.parametrize("guidance", BROKEN)
