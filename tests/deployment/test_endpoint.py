@@ -9,15 +9,19 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import httpx
 import openai
+import psutil
 import pytest
 import schemathesis
 from conftest import GUARD
 from hypothesis import HealthCheck, settings
 from serving import CHAT, TOKEN, InThread, Making, Slow
+from typer.testing import CliRunner
 
+from slmops_lab.course import cli
 from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import launch, observability, protocol, server
 from slmops_lab.errors import CourseError
@@ -445,9 +449,6 @@ def command(*arguments, **environment):
 
 
 def test_what_the_command_refuses(tiny_onnx, tmp_path):
-    assert "no genai_config.json" in command(tmp_path).stderr
-    assert "Without a token this serves" in command(tiny_onnx, "--host", "0.0.0.0", "--no-token").stderr
-    assert "write name=FILE" in command(tiny_onnx, "--adapter", "nothing").stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = command(tiny_onnx, "--port", taken.getsockname()[1])
         assert done.returncode == 1
@@ -455,6 +456,56 @@ def test_what_the_command_refuses(tiny_onnx, tmp_path):
     with pytest.raises(CourseError, match=r"The endpoint did not start: .* no genai_config\.json"):
         with launch.running(tmp_path):
             pass
+    refused = CliRunner().invoke(cli.app, ["serve", str(tiny_onnx), "--adapter", "nothing"])
+    assert "write name=FILE" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "error", "said"),
+    [
+        ("127.0.0.1", 65_536, None, "^Cannot serve at port 65536: ports are numbers from 0 to 65535.$"),
+        ("a..b", 0, None, "^Cannot serve at a..b:0: there is no such host. Give another --host.$"),
+        (
+            "x",
+            0,
+            socket.gaierror(socket.EAI_NONAME, "?"),
+            "^Cannot serve at x:0: there is no such host. Give another",
+        ),
+        ("192.0.2.1", 0, None, "^Cannot serve at 192.0.2.1:0: Cannot assign requested address. Give another --host.$"),
+        (
+            "127.0.0.1",
+            80,
+            PermissionError(13, "?"),
+            "^Cannot serve at 127.0.0.1:80: Permission denied. Give another",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_served(host, port, error, said, monkeypatch):
+    if error:
+        monkeypatch.setattr(socket, "create_server", Mock(side_effect=error))
+    with pytest.raises(CourseError, match=said):
+        launch.serve(None, host, port, token="x")
+    with pytest.raises(CourseError, match="^Without a token this serves .* only, not 0.0.0.0.$"):
+        launch.serve(None, "0.0.0.0", port)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for the endpoint")
+@pytest.mark.parametrize("script", ["", "echo hello", "echo Serving at http://x/v1"])
+def test_a_process_that_does_not_start_or_does_not_stop_is_ended(script, tmp_path, monkeypatch):
+    python, process = tmp_path / "python", tmp_path / "process"
+    python.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {process}\n{script}\nexec sleep 1000\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if "Serving" not in script:
+        with pytest.raises(CourseError, match="^The endpoint did not start: it took longer than 0.5 s$"):
+            with launch.running(tmp_path, seconds=0.5):
+                pass
+    else:
+        patient = subprocess.Popen.communicate  # a minute, which is not waited for here
+        monkeypatch.setattr(subprocess.Popen, "communicate", lambda self, timeout: patient(self, timeout=0.1))
+        with launch.running(tmp_path) as (url, _):
+            assert url == "http://x/v1"
+    assert not psutil.pid_exists(int(process.read_text()))
 
 
 def test_a_token_is_made_up_and_a_signal_ends_it(tiny_onnx):
@@ -470,12 +521,3 @@ def test_a_token_is_made_up_and_a_signal_ends_it(tiny_onnx):
         assert "Traceback" not in errors
     finally:
         process.kill()
-
-
-def test_an_endpoint_carries_no_training_framework():
-    """Its memory is the model's, not that of libraries it does not use."""
-    said = "import sys, slmops_lab.course.cli, slmops_lab.deployment.runtime as _; "
-    said += "print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["torch", "transformers", "pandas", "scipy", "matplotlib", "mlflow"]
-    done = subprocess.run([sys.executable, "-c", said, *heavy], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from slmops_lab.deployment import export, runtime
+from slmops_lab.deployment import runtime
 from slmops_lab.errors import CourseError
 from slmops_lab.task import schema
 
@@ -126,8 +126,14 @@ def test_only_guidance_is_blamed_on_who_asked(served, monkeypatch):
         served.generate(CHAT, 8, guidance=("json_schema", "{}"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(max_size=40) | st.sampled_from(["", '"\\', "a\0b", "\ud800", "<|im_end|>", "\n\t\u2028 😀"]))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=40))
+@example("")
+@example('"\\')
+@example("a\0b")
+@example("\ud800")
+@example("<|im_end|>")
+@example("\n\t\u2028 😀")
 def test_a_guided_answer_is_valid_whatever_the_message_says(served, task, text):
     told = served.generate(task.messages(text), 120, guidance=("lark_grammar", task.grammar(text)))
     answer = json.loads(told)
@@ -200,8 +206,3 @@ def test_a_nul_does_not_cut_the_prompt(served):
 
 def test_half_a_character_is_read_as_a_question_mark(served):
     assert "a?b" in served.prompt([{"role": "user", "content": "a\ud800b"}])
-
-
-def test_unknown_method_of_rounding(tiny_folder, tmp_path):
-    with pytest.raises(CourseError, match="'awq' is not one of"):
-        export.to_onnx(tiny_folder, tmp_path / "x", "int4", method="awq")
