@@ -20,7 +20,7 @@ class Making:
 
     def __iter__(self):
         try:
-            yield "begun"
+            yield self.runtime.begun
             while not self.runtime.go.wait(0.01):
                 self.answer_tokens += 1
                 yield "."
@@ -30,16 +30,13 @@ class Making:
 
 
 class Slow:
-    """A runtime without a model."""
+    """A runtime without a model. begun: its first piece."""
 
-    def __init__(self, going=False):
-        self.names = ["adapter"]
+    def __init__(self, going=False, begun="begun"):
+        self.names, self.begun = ["adapter"], begun
         self.go, self.left, self.asked = threading.Event(), [], []
         if going:
             self.go.set()
-
-    def count(self, chat):
-        return sum(len(turn["content"].split()) for turn in chat)
 
     def stream(self, chat, **how):
         self.asked.append(how)

@@ -1,8 +1,11 @@
-"""Hugging Face folder -> folder that ONNX Runtime GenAI loads."""
+"""Hugging Face folder -> folder that ONNX Runtime GenAI loads.
+
+Trains nothing and measures nothing. A conversion runs in a process of its own with a time limit (`olive.SECONDS`); it
+costs about the model's size in memory, twice over for fp32.
+"""
 
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +24,7 @@ def to_onnx(model_folder, out, precision="int4", method="rtn"):
     each number to the nearest, k_quant searches each block's scale for the smallest error, k_quant_mixed
     also keeps the layers that matter most in 8 bits. The builder runs in a process of its own, so that its memory
     is given back. Raises CourseError on an unknown precision or method and where the builder leaves no
-    model.
+    model or takes too long.
     """
     for kind, given, known in (("Precision", precision, PRECISIONS), ("Method", method, METHODS)):
         if given not in known:
@@ -80,13 +83,15 @@ def _graph_name(name):
 
 
 def _build(model_folder, out, precision, **options):
-    with tempfile.TemporaryDirectory() as cache:
+    step = f"The conversion of {model_folder} to {precision}"
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+", errors="replace") as log:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
         command += ["-m", str(model_folder), "-o", str(out), "-p", precision, "-e", "cpu", "-c", cache]
         if options:
             command += ["--extra_options", *(f"{name}={value}" for name, value in options.items())]
-        done = subprocess.run(command, capture_output=True, text=True)
+        ended = olive.within(None, step, command, log)
+        log.seek(0)
+        lines = [line for line in log if line.strip()] or ["no reason given"]
     # the exit code is not enough: what counts is whether there is a model
-    if done.returncode or not (out / "model.onnx").is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise CourseError(f"The conversion of {model_folder} to {precision} failed: {lines[-1]}")
+    if ended or not (out / "model.onnx").is_file():
+        raise CourseError(f"{step} failed: {lines[-1].strip()}")

@@ -1,4 +1,4 @@
-"""Microsoft Olive's commands, each in a process of its own: what counts is whether a model came out.
+"""Microsoft Olive's commands, each in a process of its own with a time limit: what counts is whether a model came out.
 
 Olive ends with exit code 0 after a pass that failed, so its exit code says little. Its ModelBuilder pass
 (0.13.0) was written for the model builder of onnxruntime-genai before 0.15: since then the builder wants its
@@ -15,19 +15,44 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from slmops_lab.errors import CourseError
 
+SECONDS = 4 * 3600  # longest time of a conversion, unless told otherwise
 OLIVE_PATCHES = "onnxruntime_genai.models.quantized_model"  # what Olive 0.13.0 imports
 
 
-def command(*arguments, makes, folder):
+def within(seconds, step, line, log, **how):
+    """Run a command line with its output in the file `log`; returns its exit code.
+
+    how: as of subprocess.Popen. It and the processes that it started are ended after so many seconds (None: `SECONDS`)
+    and where this is interrupted. Raises CourseError, which names the step, when the time is up.
+    """
+    seconds = SECONDS if seconds is None else seconds
+    process = psutil.Popen(line, stdout=log, stderr=subprocess.STDOUT, **how)
+    try:
+        return process.wait(seconds)
+    except psutil.TimeoutExpired:
+        raise CourseError(f"{step} took longer than {seconds:,g} s and was ended.") from None
+    finally:
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself
+            everyone = [process, *process.children(recursive=True)]
+            for one in everyone:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs(everyone, timeout=10)
+
+
+def command(*arguments, makes, folder, seconds=None):
     """Run `olive ARGUMENTS` in a folder; returns the path of what it makes there.
 
     makes: a file, relative to `folder`, that a success leaves behind; what an earlier run left in its place
-    is removed first. The log goes to olive.log. Raises CourseError, with the last complaint in the
-    log, where it is not there.
+    is removed first. The log goes to olive.log. seconds: as of `within`. Raises CourseError, with the last
+    complaint in the log, where it is not there, and when the time is up.
     """
     folder, log, made = Path(folder), Path(folder) / "olive.log", Path(folder) / makes
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,17 +62,17 @@ def command(*arguments, makes, folder):
     line = [sys.executable, "-m", "slmops_lab.deployment.olive", *map(str, arguments)]
     quiet = os.environ | {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
     with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(line, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=quiet)
+        ended = within(seconds, f"`olive {arguments[0]}`", line, file, cwd=folder, env=quiet)
     shutil.rmtree(cache, ignore_errors=True)
     if not made.is_file():
         raise CourseError(
-            f"`olive {arguments[0]}` ended with exit code {done.returncode} and left no {makes}: "
+            f"`olive {arguments[0]}` ended with exit code {ended} and left no {makes}: "
             f"{_reason(log.read_text(encoding='utf-8', errors='replace'))} (the whole log: {log.name} in {folder.name})"
         )
     return made
 
 
-def run(workflow, folder):
+def run(workflow, folder, seconds=None):
     """Run a whole workflow (a dict, as in a JSON file): (folder of the model it made, its metrics).
 
     metrics: {name: value}, of the evaluators in the workflow. Raises CourseError as `command` does.
@@ -56,7 +81,7 @@ def run(workflow, folder):
     folder.mkdir(parents=True, exist_ok=True)
     config = {**workflow, "output_dir": "out", "cache_dir": ".olive-cache"}
     (folder / "workflow.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    made = command("run", "--config", "workflow.json", makes="out/model.onnx", folder=folder)
+    made = command("run", "--config", "workflow.json", makes="out/model.onnx", folder=folder, seconds=seconds)
     told = made.with_name("metrics.json")
     metrics = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     return made.parent, {name: one["value"] for name, one in metrics.items()}

@@ -1,16 +1,19 @@
 """A model as a package: what it is, what is in it, where it comes from, signed so that a device can tell.
 
 Signatures are OpenSSF's, by model-signing (https://github.com/sigstore/model-transparency), with a key of
-one's own; the bill of materials is CycloneDX (https://cyclonedx.org).
+one's own; the bill of materials is CycloneDX (https://cyclonedx.org). A signature says who made the files, not
+that they are any good: that is the gate's to judge. Packing copies the model and reads every byte twice.
 """
 
+import base64
 import datetime
 import importlib.metadata
 import json
 import os
 import re
 import shutil
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from packaging.version import InvalidVersion, Version
 
@@ -19,6 +22,7 @@ from slmops_lab.files import atomic_folder, sha256_of, write_json
 
 SIGNATURE = "model.sig"
 NEEDED = ("package.json", "MODEL_CARD.md", "sbom.cdx.json", "genai_config.json")
+CURVES = ("secp256r1", "secp384r1", "secp521r1")  # those that model-signing takes
 RUNTIME = ("onnxruntime", "onnxruntime-genai", "numpy")  # what the model runs on
 
 
@@ -52,27 +56,33 @@ def pack(model, out, name, version, license, metrics, lineage, private_key, abou
     """Make and sign the package folder `out` from an ONNX Runtime GenAI model folder; returns its path.
 
     license: SPDX expression. metrics: plain values, also shown in the card. lineage: what it was made from
-    (data hash, parent, settings). Raises CourseError on a version that is none and a key that cannot sign.
+    (data hash, parent, settings). Sub-folders are packed, too, empty ones are not. Raises CourseError on a version
+    that is none, a folder that is no such model and a key that cannot sign.
     """
     from model_signing import signing
 
     _version(version)
-    with atomic_folder(out) as folder:
-        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SIGNATURE, "manifest.json"))
+    model, out, key = Path(model).resolve(), Path(out), _key(private_key, "private", "sign")
+    if not (model / "genai_config.json").is_file():
+        raise CourseError(f"{model.name} is no ONNX Runtime GenAI model: it has no genai_config.json.")
+    with atomic_folder(out.resolve()) as folder:
+        made_anew = {SIGNATURE, "manifest.json"}  # of an earlier package, of the course
+        ignored = lambda place, _: made_anew if Path(place) == model else ()  # noqa: E731
+        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=ignored)
         made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         told = {"name": name, "version": version, "license": license, "made": made, "about": about}
         told |= {"metrics": metrics, "lineage": lineage}
         write_json(folder / "package.json", told)
-        os.chmod(folder / "package.json", 0o644)  # devices read it, whoever they run as
         (folder / "MODEL_CARD.md").write_text(_card(told), encoding="utf-8")
         (folder / "sbom.cdx.json").write_text(_bill(folder, told), encoding="utf-8")
-        os.chmod(folder, 0o755)
-        try:
-            signer = signing.Config().use_elliptic_key_signer(private_key=Path(private_key))
-            signer.set_hashing_config(_all_but_the_signature()).sign(folder, folder / SIGNATURE)
-        except (OSError, ValueError) as error:
-            raise CourseError(f"{private_key} cannot sign: {error}") from error
-    return Path(out)
+        signer = signing.Config().use_elliptic_key_signer(private_key=key)
+        signer.set_hashing_config(_all_but_the_signature()).sign(folder, folder / SIGNATURE)
+        for place in [*sorted(folder.rglob("*"), reverse=True), folder]:  # what a folder holds comes before it
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()  # a signature knows files only
+            else:
+                place.chmod(0o755 if place.is_dir() else 0o644)  # devices read it, whoever they run as
+    return out
 
 
 def verify(folder, public_key, newer_than=None, name=None):
@@ -80,23 +90,26 @@ def verify(folder, public_key, newer_than=None, name=None):
 
     newer_than: the version that is installed; an equal or older one is refused, so that nobody can bring
     an old weakness back. name: what the package has to be; another product's version says nothing about
-    this one's. Raises CourseError with the reason.
+    this one's. Costs reading every byte. Raises CourseError with the reason.
     """
     from model_signing import verifying
 
-    folder = Path(folder)
-    if not (folder / SIGNATURE).is_file():
-        raise CourseError(f"{folder} is not signed: {SIGNATURE} is missing.")
-    if not Path(public_key).is_file():
-        raise CourseError(f"There is no key {public_key} to verify with.")
+    folder, key = Path(folder).resolve(), _key(public_key, "public", "verify")
+    signed = signed_files(folder)
     try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=Path(public_key))
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
         verifier.set_hashing_config(_all_but_the_signature()).verify(folder, folder / SIGNATURE)
     except Exception as error:  # cryptography, JSON and the signing library all raise their own kinds
-        raise CourseError(f"{folder.name} is refused: {_reason(error)}.") from error
+        raise CourseError(f"{folder.name} is refused: {_reason(error, folder)}.") from error
+    full = {parent.as_posix() for file in signed for parent in PurePosixPath(file).parents}
+    for place in sorted(folder.rglob("*")):
+        if place.is_dir() and (inner := place.relative_to(folder).as_posix()) not in full:
+            raise CourseError(f"{folder.name} is refused: a folder that nobody signed: {inner}.")
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise CourseError(f"{folder.name} is refused: it is signed, but no package ({missing[0]} is missing).")
     told = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    if missing := [fact for fact in ("name", "version", "metrics") if fact not in told]:
+        raise CourseError(f"{folder.name} is refused: it is signed, but its package.json has no {missing[0]}.")
     if name is not None and told["name"] != name:
         raise CourseError(f"{folder.name} is refused: it is '{told['name']}' and not '{name}'.")
     if newer_than is not None and _version(told["version"]) <= _version(newer_than):
@@ -112,12 +125,37 @@ def _all_but_the_signature():
 
 
 def signed_files(folder):
-    """{file: SHA-256} as the signature lists them (read, not verified)."""
-    import base64
+    """{file: SHA-256} as the signature lists them (read, not verified). Raises CourseError where it cannot be read."""
+    folder = Path(folder)
+    try:
+        bundle = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
+        statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+        return {entry["name"]: entry["digest"] for entry in statement["predicate"]["resources"]}
+    except FileNotFoundError:
+        raise CourseError(f"{folder} is not signed: {SIGNATURE} is missing.") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise CourseError(f"{folder.name} is refused: {SIGNATURE} is cut off, or is no signature.") from error
 
-    bundle = json.loads((Path(folder) / SIGNATURE).read_text(encoding="utf-8"))
-    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
-    return {entry["name"]: entry["digest"] for entry in statement["predicate"]["resources"]}
+
+def _key(path, kind, use):
+    """The path, where it is that of a 'private' or 'public' key to 'sign' or 'verify' with; else CourseError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    if not Path(path).is_file():
+        raise CourseError(f"There is no key {path} to {use} with.")
+    text, key = Path(path).read_bytes(), None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
+        private = kind == "private"
+        key = serialization.load_pem_private_key(text, None) if private else serialization.load_pem_public_key(text)
+    if getattr(getattr(key, "curve", None), "name", None) in CURVES:
+        return Path(path)
+    reason = "is empty" if not text.strip() else f"is no {kind} key (ECDSA, PEM, without a password)"
+    if kind == "public" and b"PRIVATE KEY" in text:
+        reason = "is a private key: do not share it, give the public one"
+    elif kind == "private" and b"PUBLIC KEY" in text:
+        reason = "is a public key, give the private one"
+    raise CourseError(f"{path} cannot {use}: it {reason}.")
 
 
 def _version(text):
@@ -127,7 +165,7 @@ def _version(text):
         raise CourseError(f"'{text}' is no version: write it like 1.2.0.") from None
 
 
-def _reason(error):
+def _reason(error, folder):
     """What model-signing found, in a few words."""
     text = str(error)
     for pattern, said in (
@@ -137,8 +175,8 @@ def _reason(error):
         (r"Cannot use '(.*?)' because it is a symlink", "{} is a link and not a file"),
     ):
         if found := re.search(pattern, text):
-            return said.format(found[1].strip('" '))
-    return "the signature was not made with this key, or was changed" + (f" ({text.strip(' .')})" if text else "")
+            return said.format(found[1].strip("\" '").removeprefix(f"{folder}/"))
+    return "the signature was not made with this key, or was changed"
 
 
 def _card(told):
@@ -160,35 +198,23 @@ def _bill(folder, told):
     from cyclonedx.output.json import JsonV1Dot6
     from packageurl import PackageURL
 
-    model = Component(
-        name=told["name"],
-        version=told["version"],
-        type=ComponentType.MACHINE_LEARNING_MODEL,
-        licenses=[LicenseExpression(told["license"])],
-        bom_ref="model",
+    def part(kind, name, ref, **more):
+        return Component(type=kind, name=name, bom_ref=ref, **more)
+
+    license = LicenseExpression(told["license"])
+    model = part(
+        ComponentType.MACHINE_LEARNING_MODEL, told["name"], "model", version=told["version"], licenses=[license]
     )
-    bill = Bom()
-    bill.metadata.component = model
-    parts = [
-        Component(
-            name=file.name,
-            type=ComponentType.FILE,
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(file))],
-            bom_ref=f"file:{file.name}",
-        )
-        for file in sorted(folder.iterdir())
-    ]
+    parts = []
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name, digest = file.relative_to(folder).as_posix(), HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(file))
+        parts.append(part(ComponentType.FILE, name, f"file:{name}", hashes=[digest]))
     for library in RUNTIME:
         version = importlib.metadata.version(library)
-        parts.append(
-            Component(
-                name=library,
-                version=version,
-                type=ComponentType.LIBRARY,
-                purl=PackageURL("pypi", None, library, version),
-                bom_ref=f"pypi:{library}",
-            )
-        )
+        url = PackageURL("pypi", None, library, version)
+        parts.append(part(ComponentType.LIBRARY, library, f"pypi:{library}", version=version, purl=url))
+    bill = Bom()
+    bill.metadata.component = model
     bill.components.update(parts)
     bill.register_dependency(model, parts)
     return JsonV1Dot6(bill).output_as_string(indent=1)

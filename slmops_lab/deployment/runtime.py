@@ -1,11 +1,13 @@
 """One `generate` over three runtimes: PyTorch, ONNX Runtime GenAI and Foundry Local.
 
-Each runtime answers one chat at a time, greedily, and loads no more than it needs: a process that
-serves an ONNX model never imports torch.
+Each runtime answers one chat at a time and loads no more than it needs: a process that serves an ONNX
+model never imports torch. What a user can put right is a CourseError; what a runtime itself cannot do
+(no memory, a damaged model) stays the exception that it raised. Queues and time limits are the endpoint's.
 """
 
 import json
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from slmops_lab import measure
@@ -13,6 +15,14 @@ from slmops_lab.errors import CourseError
 from slmops_lab.settings import home, threads
 from slmops_lab.task import encoding
 from slmops_lab.task.encoding import defuse
+
+STOPS, STOP_LENGTH = 4, 100  # at most so many stop texts (as OpenAI's API), of so many characters each
+# how ONNX Runtime GenAI begins a complaint about guidance; whatever else it complains about is no fault of the guidance
+GUIDANCE = ("Error creating grammar", "Error computing mask", "Unsupported guidance type", "Guidance type")
+
+
+class TooLong(CourseError):
+    """A chat has more tokens than are read."""
 
 
 class TorchRuntime:
@@ -40,38 +50,77 @@ class Generation:
     """One answer in the making: iterate over it for its pieces, stop iterating to end it early.
 
     prompt_tokens is right at once, answer_tokens and finish_reason ('stop', or 'length' where the
-    limit cut it off) when the pieces have ended.
+    limit cut it off) when the pieces have ended. stop: texts that end the answer; each character of the answer
+    is compared once with each of them. Raises CourseError where there are more than `STOPS` of them or one
+    is not 1 to `STOP_LENGTH` characters long.
     """
 
     def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=()):
-        self._generator, self._decoder, self._limit, self._stop = generator, tokenizer.create_stream(), limit, stop
+        if len(stop) > STOPS or not all(1 <= len(text) <= STOP_LENGTH for text in stop):
+            raise CourseError(f"Give at most {STOPS} stop texts of 1 to {STOP_LENGTH} characters each.")
+        self._generator, self._decoder, self._limit = generator, tokenizer.create_stream(), limit
+        self._stop, self._matched = [(text, _borders(text)) for text in stop], [0] * len(stop)
         self._ends = set(tokenizer.eos_token_ids)
         self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
 
     def __iter__(self):
         held = ""  # what may be the beginning of a stop text is not given out yet
         while not self._generator.is_done() and self.answer_tokens < self._limit:
-            try:
+            with _guidance_blamed():
                 self._generator.generate_next_token()
-            except RuntimeError as error:  # what guides it and what it can write do not meet
-                reason = str(error).splitlines()[0]
-                raise CourseError(f"The answer could not go on: {reason}.") from error
             self.answer_tokens += 1
             token = self._generator.get_next_tokens()[0]
             if token in self._ends:
                 self.finish_reason = "stop"
                 break
-            held += self._decoder.decode(token)
-            if ends := [held.index(text) for text in self._stop if text in held]:
-                self.finish_reason, held = "stop", held[: min(ends)]
+            piece = self._decoder.decode(token)
+            found, held = self._find(piece), held + piece
+            if found is not None:
+                self.finish_reason, held = "stop", held[: len(held) - len(piece) + found]
                 break
-            keep = max((n for text in self._stop for n in range(1, len(text)) if held.endswith(text[:n])), default=0)
+            keep = max(self._matched, default=0)
             piece, held = held[: len(held) - keep], held[len(held) - keep :]
             if piece:
                 yield piece
         self.finish_reason = self.finish_reason or "length"
         if held:
             yield held
+
+    def _find(self, piece):
+        """Where the first stop text to be complete begins, counted from the piece (below 0: before it), or None."""
+        for end, character in enumerate(piece, 1):
+            pairs = zip(self._stop, self._matched, strict=True)
+            self._matched = [_longer(text, borders, matched, character) for (text, borders), matched in pairs]
+            complete = [n for n, (text, _) in zip(self._matched, self._stop, strict=True) if n == len(text)]
+            if complete:
+                return end - max(complete)
+        return None
+
+
+def _longer(text, borders, matched, character):
+    """How many characters of `text` match once `character` follows (Knuth, Morris, Pratt 1977, doi:10.1137/0206024)."""
+    while matched and text[matched] != character:
+        matched = borders[matched - 1]
+    return matched + (text[matched] == character)
+
+
+def _borders(text):
+    """For each beginning of the text, the length of the longest shorter beginning that it also ends with."""
+    borders = [0]
+    for character in text[1:]:
+        borders.append(_longer(text, borders, borders[-1], character))
+    return borders
+
+
+@contextmanager
+def _guidance_blamed():
+    """CourseError where the block fails because of the guidance; other failures stay what they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(GUIDANCE):
+            raise
+        raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 class GenAIRuntime:
@@ -104,22 +153,21 @@ class GenAIRuntime:
         """Chat -> the text that the model reads, in its own chat template."""
         return self.tokenizer.apply_chat_template(json.dumps(defuse(chat, self._marks)), add_generation_prompt=True)
 
-    def count(self, chat):
-        """Number of tokens that a chat is read as."""
-        return len(self.tokenizer.encode(self.prompt(chat)))
-
-    def stream(self, chat, max_new_tokens=64, adapter=None, guidance=None, stop=(), **sampling):
+    def stream(self, chat, max_new_tokens=64, adapter=None, guidance=None, stop=(), longest_prompt=None, **sampling):
         """A `Generation`: the answer to a list of {'role', 'content'}, piece by piece.
 
         guidance: (kind, text), such as ('json_schema', schema as JSON) or ('lark_grammar', grammar):
-        the answer can then be nothing else, unless the limit cuts it off. stop: texts that end the
-        answer. sampling: search options of ONNX Runtime GenAI (temperature, top_p, random_seed);
-        without any, each token is the likeliest. Raises CourseError on a chat that is too long, an
-        adapter that was not loaded and a guidance that cannot be followed.
+        the answer can then be nothing else, unless the limit cuts it off. stop: as in `Generation`.
+        longest_prompt: tokens that are read at most, where that is less than the model could. sampling:
+        search options of ONNX Runtime GenAI (temperature, top_p, random_seed); without any, each token is
+        the likeliest. Raises `TooLong` on a chat that is, and CourseError on an adapter that was not
+        loaded and a guidance that cannot be followed, here or while the answer is made.
         """
         if adapter is not None and adapter not in self.names:
             raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
         ids = self.tokenizer.encode(self.prompt(chat))
+        if longest_prompt is not None and len(ids) > longest_prompt:
+            raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
         self._refuse_too_long(len(ids), max_new_tokens)
         generator = self.start(ids, len(ids) + max_new_tokens, adapter, guidance, sampling)
         return Generation(generator, self.tokenizer, len(ids), max_new_tokens, stop)
@@ -143,14 +191,10 @@ class GenAIRuntime:
         """ONNX Runtime GenAI's own generator after it has read `ids`; further search options as they are."""
         params = self._og.GeneratorParams(self.model)
         params.set_search_options(max_length=max_length, do_sample=bool(sampling), **(sampling or {}), **search)
-        if guidance is not None:
-            params.set_guidance(*guidance)
-        try:
+        with _guidance_blamed():
+            if guidance is not None:
+                params.set_guidance(*guidance)
             generator = self._og.Generator(self.model, params)
-        except RuntimeError as error:
-            if guidance is None:
-                raise
-            raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0]}.") from error
         if adapter is not None:
             generator.set_active_adapter(self.adapters, adapter)
         generator.append_tokens(ids)
@@ -158,7 +202,7 @@ class GenAIRuntime:
 
     def _refuse_too_long(self, prompt_tokens, max_new_tokens):
         if prompt_tokens + max_new_tokens > self.positions:
-            raise CourseError(
+            raise TooLong(
                 f"The message has {prompt_tokens:,} tokens; with {max_new_tokens} for the answer "
                 f"that is more than the {self.positions:,} positions of this model: shorten it."
             )
@@ -270,7 +314,7 @@ def race(systems, chats, warm_up=3):
     return pandas.DataFrame(rows, columns=["system", "message", "ms", "text"]), memory
 
 
-_here = None
+_here = None  # the runtime of this process: `race` gives each system a process of its own and one call to open it
 
 
 def _open_here(kind, folder):

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import httpx
 import openai
+import psutil
 import pytest
 import schemathesis
 from conftest import GUARD
 from hypothesis import HealthCheck, settings
-from serving import CHAT, TOKEN, InThread, Slow
+from serving import CHAT, TOKEN, InThread, Making, Slow
+from typer.testing import CliRunner
 
+from slmops_lab.course import cli
 from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import launch, observability, protocol, server
 from slmops_lab.errors import CourseError
@@ -141,8 +146,10 @@ WRONG = [
     ({"temperature": 3}, 400, "temperature"),
     ({"n": 2}, 400, "n: Input should be 1"),
     ({"tools": []}, 400, "tools: Extra inputs are not permitted"),
-    ({"stop": ["a"] * 5}, 400, "stop"),
-    ({"stop": ""}, 400, "stop"),
+    *(
+        ({"stop": stop}, 400, "stop: give at most 4 texts of 1 to 100 characters each")
+        for stop in (["a"] * 5, "", ["a", ""], "a" * 101, ["a" * 101], "a" * 190_000, 3, [3], {})
+    ),
     ({"response_format": {"type": "xml"}}, 400, "response_format"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a" * 20_000]}}}},
@@ -204,15 +211,13 @@ def test_who_comes_to_a_full_queue_is_told_when_to_come_back_and_nobody_accepted
         accepted = [threading.Thread(target=ask) for _ in range(3)]  # one runs, two wait
         for thread in accepted:
             thread.start()
-        gauge = f"{served.url}/metrics"
-        until(
-            lambda: "slmops_requests_inside 3.0" in httpx.get(gauge, headers={"Authorization": f"Bearer {TOKEN}"}).text
-        )
+        until(lambda: inside(served) == 3)
         with pytest.raises(openai.RateLimitError, match="requests are waiting") as refused:
             client.chat.completions.create(model="m", messages=CHAT)
         assert int(refused.value.response.headers["retry-after"]) >= 1
         with pytest.raises(openai.RateLimitError):
             client.chat.completions.create(model="m", messages=CHAT, stream=True)
+        assert len(slow.asked) == 1, "who is turned away costs no work"
         slow.go.set()
         for thread in accepted:
             thread.join(20)
@@ -223,11 +228,7 @@ def test_who_comes_to_a_full_queue_is_told_when_to_come_back_and_nobody_accepted
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_the_work(slow, stream):
     with InThread(server.application(slow, "m", TOKEN)) as served:
-        body = json.dumps({"model": "m", "messages": CHAT, "stream": stream}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection(served.listener.getsockname()) as connection:
-            connection.sendall(head.encode() + body)
+        with request(served, stream=stream) as connection:
             until(lambda: slow.asked)
             if stream:
                 assert b"200 OK" in connection.recv(400)
@@ -244,8 +245,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(slow, stream):
         until(lambda: slow.asked)
         with pytest.raises(openai.APITimeoutError):
             served.client().with_options(timeout=0.5).chat.completions.create(model="m", messages=CHAT, stream=stream)
-        seen = {"Authorization": f"Bearer {TOKEN}"}
-        until(lambda: "slmops_requests_inside 1.0" in httpx.get(f"{served.url}/metrics", headers=seen).text)
+        until(lambda: inside(served) == 1)
         slow.go.set()
         held.join(20)
         assert len(slow.asked) == 1  # who had left was not generated for
@@ -312,17 +312,125 @@ def test_an_adapter_is_a_model_of_its_own():
     assert "temperature" not in fast.asked[1]
 
 
-def test_an_error_of_the_runtime_is_no_answer(slow):
-    def broken(chat, **how):
-        raise RuntimeError("/secret/path: out of memory")
+def inside(served):
+    """Requests that wait or run, as the metrics tell."""
+    text = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    return float(text.split("\nslmops_requests_inside ")[1].split()[0])
 
-    slow.stream = broken
-    with InThread(server.application(slow, "m", TOKEN)) as served:
-        with pytest.raises(openai.InternalServerError) as failed:
-            served.client().chat.completions.create(model="m", messages=CHAT)
-        assert "/secret/path" not in str(failed.value)
-        with pytest.raises(openai.InternalServerError):
+
+class Broken(Slow):
+    """Fails at once (pieces None), before its first piece or after it."""
+
+    def __init__(self, error, pieces):
+        super().__init__()
+        self.error, self.pieces = error, pieces
+
+    def stream(self, chat, **how):
+        if self.pieces is None:
+            raise self.error
+        return Failing(self)
+
+
+class Failing(Making):
+    def __iter__(self):
+        yield from self.runtime.pieces
+        raise self.runtime.error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyError])
+@pytest.mark.parametrize("pieces", [None, [], ["begun"]], ids=["at once", "no piece", "one piece"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fault_of_the_runtime_is_the_servers(kind, pieces, stream, caplog):
+    with InThread(server.application(Broken(kind("/secret/path: std::bad_alloc"), pieces), "m", TOKEN)) as served:
+        with pytest.raises(openai.APIError, match="The endpoint failed; its own log says why") as failed:
+            list(served.client().chat.completions.create(model="m", messages=CHAT, stream=stream))
+        told_inside = stream and pieces == ["begun"]
+        assert told_inside or failed.value.status_code == 500
+        assert failed.value.code == "internal_error" and "secret" not in str(failed.value.body)
+        assert inside(served) == 0
+    assert "/secret/path" in caplog.text, "who runs it is told"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "param"),
+    [
+        (runtime.TooLong("It has 9 tokens."), "context_length_exceeded", "messages"),
+        (CourseError("No answer can be guided by that."), "invalid_value", "response_format"),
+    ],
+)
+def test_what_the_client_did_wrong_is_a_400(error, code, param):
+    with InThread(server.application(Broken(error, None), "m", TOKEN)) as served:
+        with pytest.raises(openai.BadRequestError, match=str(error)) as refused:
             served.client().chat.completions.create(model="m", messages=CHAT, stream=True)
+        assert (refused.value.code, refused.value.param, inside(served)) == (code, param, 0)
+
+
+def test_one_thread_reads_each_prompt_once(tiny_onnx):
+    loaded, read = runtime.GenAIRuntime(tiny_onnx), []
+
+    class Watched:
+        def __getattr__(self, name):
+            read.append((name, threading.current_thread().name))
+            return getattr(tokenizer, name)
+
+    tokenizer, loaded.tokenizer = loaded.tokenizer, Watched()
+    with InThread(server.application(loaded, "m", TOKEN)) as served, ThreadPoolExecutor(3) as pool:
+        asked = {"model": "m", "messages": CHAT, "max_tokens": 2}
+        list(pool.map(lambda _: served.client().chat.completions.create(**asked), range(3)))
+    assert [name for name, _ in read].count("encode") == 3
+    assert len({thread for _, thread in read}) == 1
+
+
+def request(served, **more):
+    """A connection on which the question was sent and nothing is read."""
+    body = json.dumps({"model": "m", "messages": CHAT, **more}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection(served.listener.getsockname())
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize(("ends", "seconds"), [(True, 60), (False, 0.5)], ids=["all made", "time is up"])
+def test_a_client_that_does_not_read_holds_no_place(ends, seconds):
+    much = Slow(going=ends, begun="x" * 4_000_000)
+    try:
+        with InThread(server.application(much, "m", TOKEN, protocol.Limits(seconds=seconds))) as served:
+            with request(served, stream=True):
+                until(lambda: much.left)
+                until(lambda: inside(served) == 0)
+                until(lambda: ends or not served.server.server_state.tasks)  # nothing waits for it for ever
+    finally:
+        much.go.set()
+
+
+def test_pings_are_comments_that_the_official_client_passes_over(slow, monkeypatch):
+    monkeypatch.setattr(server.EventSourceResponse, "DEFAULT_PING_INTERVAL", 0.05)
+    body, headers = {"model": "m", "messages": CHAT, "stream": True}, {"Authorization": f"Bearer {TOKEN}"}
+    lines = []
+    with InThread(server.application(slow, "m", TOKEN)) as served:
+        with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, headers=headers) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                if line.startswith(": ping"):
+                    slow.go.set()
+    assert lines[-2:] == ["data: [DONE]", ""] and any(line.startswith(": ping") for line in lines)
+    again = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content="\n".join(lines) + "\n")
+    transport = httpx.MockTransport(lambda _: again)
+    client = openai.OpenAI(base_url="http://x", api_key="x", http_client=httpx.Client(transport=transport))
+    chunks = list(client.chat.completions.create(model="m", messages=CHAT, stream=True))
+    assert chunks[0].choices[0].delta.content == "begun" and chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_stream_that_runs_at_the_end_of_the_server_is_finished(slow, monkeypatch):
+    from sse_starlette.sse import AppStatus
+
+    with InThread(server.application(slow, "m", TOKEN)) as served:
+        monkeypatch.setattr(AppStatus, "should_exit", True)  # what a signal does
+        chunks = iter(served.client().chat.completions.create(model="m", messages=CHAT, stream=True))
+        assert [next(chunks).choices[0].delta.content for _ in range(3)] == ["begun", ".", "."]
+        slow.go.set()
+        assert list(chunks)[-1].choices[0].finish_reason == "stop"
 
 
 fuzzed = server.application(Slow(going=True), "m", TOKEN, hosts=None)
@@ -341,9 +449,6 @@ def command(*arguments, **environment):
 
 
 def test_what_the_command_refuses(tiny_onnx, tmp_path):
-    assert "no genai_config.json" in command(tmp_path).stderr
-    assert "Without a token this serves" in command(tiny_onnx, "--host", "0.0.0.0", "--no-token").stderr
-    assert "write name=FILE" in command(tiny_onnx, "--adapter", "nothing").stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = command(tiny_onnx, "--port", taken.getsockname()[1])
         assert done.returncode == 1
@@ -351,6 +456,56 @@ def test_what_the_command_refuses(tiny_onnx, tmp_path):
     with pytest.raises(CourseError, match=r"The endpoint did not start: .* no genai_config\.json"):
         with launch.running(tmp_path):
             pass
+    refused = CliRunner().invoke(cli.app, ["serve", str(tiny_onnx), "--adapter", "nothing"])
+    assert "write name=FILE" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "error", "said"),
+    [
+        ("127.0.0.1", 65_536, None, "^Cannot serve at port 65536: ports are numbers from 0 to 65535.$"),
+        ("a..b", 0, None, "^Cannot serve at a..b:0: there is no such host. Give another --host.$"),
+        (
+            "x",
+            0,
+            socket.gaierror(socket.EAI_NONAME, "?"),
+            "^Cannot serve at x:0: there is no such host. Give another",
+        ),
+        ("192.0.2.1", 0, None, "^Cannot serve at 192.0.2.1:0: Cannot assign requested address. Give another --host.$"),
+        (
+            "127.0.0.1",
+            80,
+            PermissionError(13, "?"),
+            "^Cannot serve at 127.0.0.1:80: Permission denied. Give another",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_served(host, port, error, said, monkeypatch):
+    if error:
+        monkeypatch.setattr(socket, "create_server", Mock(side_effect=error))
+    with pytest.raises(CourseError, match=said):
+        launch.serve(None, host, port, token="x")
+    with pytest.raises(CourseError, match="^Without a token this serves .* only, not 0.0.0.0.$"):
+        launch.serve(None, "0.0.0.0", port)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for the endpoint")
+@pytest.mark.parametrize("script", ["", "echo hello", "echo Serving at http://x/v1"])
+def test_a_process_that_does_not_start_or_does_not_stop_is_ended(script, tmp_path, monkeypatch):
+    python, process = tmp_path / "python", tmp_path / "process"
+    python.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {process}\n{script}\nexec sleep 1000\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if "Serving" not in script:
+        with pytest.raises(CourseError, match="^The endpoint did not start: it took longer than 0.5 s$"):
+            with launch.running(tmp_path, seconds=0.5):
+                pass
+    else:
+        patient = subprocess.Popen.communicate  # a minute, which is not waited for here
+        monkeypatch.setattr(subprocess.Popen, "communicate", lambda self, timeout: patient(self, timeout=0.1))
+        with launch.running(tmp_path) as (url, _):
+            assert url == "http://x/v1"
+    assert not psutil.pid_exists(int(process.read_text()))
 
 
 def test_a_token_is_made_up_and_a_signal_ends_it(tiny_onnx):
@@ -366,12 +521,3 @@ def test_a_token_is_made_up_and_a_signal_ends_it(tiny_onnx):
         assert "Traceback" not in errors
     finally:
         process.kill()
-
-
-def test_an_endpoint_carries_no_training_framework():
-    """Its memory is the model's, not that of libraries it does not use."""
-    said = "import sys, slmops_lab.course.cli, slmops_lab.deployment.runtime as _; "
-    said += "print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["torch", "transformers", "pandas", "scipy", "matplotlib", "mlflow"]
-    done = subprocess.run([sys.executable, "-c", said, *heavy], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr

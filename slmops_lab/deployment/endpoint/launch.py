@@ -1,5 +1,9 @@
-"""Start the endpoint: here, or in a process of its own."""
+"""Start the endpoint: here, or in a process of its own.
 
+What is served, and to whom, is decided in `server`; this knows sockets and processes. It costs one more process.
+"""
+
+import errno
 import math
 import os
 import secrets
@@ -7,7 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -23,12 +28,16 @@ def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0):
     """
     if host not in LOOPBACK and token is None:
         raise CourseError(f"Without a token this serves {' or '.join(LOOPBACK)} only, not {host}.")
+    if not 0 <= port <= 65_535:
+        raise CourseError(f"Cannot serve at port {port}: ports are numbers from 0 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=128)  # clients wait from here on
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error.strerror  # the error's own text repeats the address
-        raise CourseError(f"Cannot serve at {host}:{port}: {reason}. Give another --port.") from error
+    except (OSError, UnicodeError) as error:  # the last: a name that cannot be one
+        number = getattr(error, "errno", None) or 0  # below 0: the name was not found
+        reason = os.strerror(number) if number > 0 else "there is no such host"
+        option = "--host" if number <= 0 or number == errno.EADDRNOTAVAIL else "--port"
+        raise CourseError(f"Cannot serve at {host}:{port}: {reason}. Give another {option}.") from error
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=math.ceil(seconds))
     print(f"Serving at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
@@ -36,30 +45,33 @@ def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0):
 
 
 @contextmanager
-def running(folder, *options, token=None):
+def running(folder, *options, token=None, seconds=120):
     """`slmops serve` in a process of its own while the block runs; yields (base URL, token).
 
-    options: further ones of the command, such as '--name', 'student'. Raises CourseError with what the
-    process said where it does not start.
+    options: further ones of the command, such as '--name', 'student'. seconds: how long it may take to start. The
+    process is ended in any case. Raises CourseError with what it said where it does not start.
     """
     token = token or secrets.token_urlsafe(16)
     command = [sys.executable, "-m", "slmops_lab", "serve", str(folder), "--port", "0", *map(str, options)]
-    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe: nobody would empty it)
     environment = {**os.environ, TOKEN_VARIABLE: token}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        told = process.stdout.readline()
-        if not told.startswith("Serving at "):
-            process.wait(timeout=60)
-            errors.seek(0)
-            said = errors.read().strip().splitlines() or ["it said nothing"]
-            raise CourseError(f"The endpoint did not start: {said[-1].removeprefix('slmops: ')}")
-        yield told.split()[-1], token
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        late = threading.Event()
+        alarm = threading.Timer(seconds, lambda: (late.set(), process.kill()))  # which ends the reading, too
         try:
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
+            alarm.start()
+            told = next((line for line in process.stdout if line.startswith("Serving at ")), None)
+            alarm.cancel()
+            if told is None or late.is_set():
+                errors.seek(0)
+                said = errors.read().strip().splitlines() or ["it said nothing"]
+                reason = f"it took longer than {seconds:g} s" if late.is_set() else said[-1].removeprefix("slmops: ")
+                raise CourseError(f"The endpoint did not start: {reason}")
+            yield told.split()[-1], token
+        finally:
+            alarm.cancel()
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=60)
             process.kill()
-            process.communicate()
-        errors.close()
+            process.wait()

@@ -1,5 +1,6 @@
-"""What a running model tells about itself: metrics, a request log without personal data, drift.
+"""What a running model tells about itself: metrics, and a request log without personal data.
 
+Whether what it tells has changed is for `operations.drift` to judge. A request costs one appended line.
 Metric names follow OpenTelemetry's conventions for generative AI, written as Prometheus wants them:
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 """
@@ -56,7 +57,7 @@ class RequestLog:
         if self.path is None or not self.path.exists():
             return []
         rows = []
-        for line in self.path.read_text(encoding="utf-8").split("\n"):
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with suppress(ValueError):
                 rows.append(json.loads(line))
         return rows

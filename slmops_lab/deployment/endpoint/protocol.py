@@ -1,4 +1,7 @@
-"""Requests, answers and errors as OpenAI's clients know them."""
+"""Requests, answers and errors as OpenAI's clients know them.
+
+Only their shape: what a model can do with a request, and whether it may ask for that much, `server` decides.
+"""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +10,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from fastapi.responses import JSONResponse
 from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from slmops_lab.deployment.runtime import STOP_LENGTH, STOPS
 
 TOKEN_VARIABLE = "SLMOPS_SERVE_TOKEN"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -69,7 +75,7 @@ class StreamOptions(pydantic.BaseModel, extra="forbid"):
     include_usage: bool = False
 
 
-Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=STOP_LENGTH)]
 
 
 class ChatRequest(pydantic.BaseModel, extra="forbid"):
@@ -82,12 +88,21 @@ class ChatRequest(pydantic.BaseModel, extra="forbid"):
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**31)
-    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
     response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] = 1
     user: str | None = None
+
+    @pydantic.field_validator("stop", mode="wrap")
+    @classmethod
+    def _few_and_short(cls, value, validate):
+        try:
+            return validate(value)
+        except pydantic.ValidationError:  # a complaint for each of the shapes that it could have had
+            message = f"give at most {STOPS} texts of 1 to {STOP_LENGTH} characters each"
+            raise PydanticCustomError("stop", message) from None
 
     def stops(self):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []

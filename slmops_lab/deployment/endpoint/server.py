@@ -1,25 +1,27 @@
 """An OpenAI-compatible endpoint over ONNX Runtime GenAI: `slmops serve FOLDER`.
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
-supported is refused; only names and descriptions are not looked at. One thread generates, one request
-at a time: on two cores a second one would only slow the first. Others wait in a queue of limited length.
+supported is refused; only names and descriptions are not looked at. One thread reads prompts and generates,
+one request at a time: on two cores a second one would only slow the first. Others wait in a queue of limited
+length. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
 """
 
 import asyncio
 import hmac
-import json
+import logging
 import math
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
+from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -34,7 +36,10 @@ from slmops_lab.deployment.endpoint.protocol import (
     Message,
     Refusal,
 )
+from slmops_lab.deployment.runtime import TooLong
 from slmops_lab.errors import CourseError
+
+SECRETIVE = "The endpoint failed; its own log says why."  # the reason may hold paths
 
 
 class Worker:
@@ -46,70 +51,77 @@ class Worker:
         self.usual_seconds = 1.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
-    @contextmanager
-    def place(self):
-        """A place in the queue; Refusal 429 where none is left."""
-        if self.inside > self.limits.queue:
-            wait = str(math.ceil(self.usual_seconds * self.inside))
-            raise Refusal(
-                429,
-                f"{self.inside} requests are waiting: try again in {wait} s.",
-                "queue_full",
-                None,
-                {"Retry-After": wait},
-            )
-        self.inside += 1
+    def _move(self, by):
+        self.inside += by
         self.metrics.inside.set(self.inside)
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            self.metrics.inside.set(self.inside)
+
+    def _late(self):
+        return Refusal(504, f"It took longer than {self.limits.seconds:g} s.", "timeout")
 
     async def pieces(self, chat, deadline, **how):
-        """Yield the `Generation` first, then its pieces. Leaving the loop early ends the work.
+        """Yield the `Generation` first, then its pieces. Closing this early ends the work.
 
-        deadline: a time.monotonic() after which Refusal 504 is raised, waiting included.
+        deadline: a time.monotonic() after which Refusal 504 is raised, waiting included. Raises Refusal 429
+        where the queue is full. The place in the queue is free when the work has ended, at the deadline at the
+        latest, and not when the last piece has been taken: a client may stop reading.
         """
+        if self.inside > self.limits.queue:
+            wait = str(math.ceil(self.usual_seconds * self.inside))
+            message = f"{self.inside} requests are waiting: try again in {wait} s."
+            raise Refusal(429, message, "queue_full", None, {"Retry-After": wait})
         loop, channel, left = asyncio.get_running_loop(), asyncio.Queue(), threading.Event()
 
-        def give(thing):
-            loop.call_soon_threadsafe(channel.put_nowait, thing)
+        def ended():
+            self._move(-1)
+            channel.put_nowait(None)
 
         def work():
+            begun = time.monotonic()
             try:
-                if left.is_set():
-                    return
-                begun = time.monotonic()
-                generation = self.runtime.stream(chat, **how)
-                give(generation)
-                for piece in generation:
+                for thing in self._generate(chat, how):
                     if left.is_set():
                         return
-                    give(piece)
+                    if time.monotonic() > deadline:
+                        raise self._late()
+                    loop.call_soon_threadsafe(channel.put_nowait, thing)
                 self.usual_seconds += 0.2 * (time.monotonic() - begun - self.usual_seconds)
             except Exception as error:
-                give(error)
+                loop.call_soon_threadsafe(channel.put_nowait, error)
             finally:
-                give(None)
+                loop.call_soon_threadsafe(ended)
 
-        self._pool.submit(work)
+        self._move(+1)
+        job = self._pool.submit(work)
         try:
             while (thing := await self._before(deadline, channel)) is not None:
-                if isinstance(thing, CourseError):
-                    raise Refusal(400, str(thing), "invalid_value")
                 if isinstance(thing, Exception):
                     raise thing
                 yield thing
         finally:
             left.set()
+            if job.cancel():  # it had not begun
+                self._move(-1)
+
+    def _generate(self, chat, how):
+        """Yield the `Generation`, then its pieces; every error is a `Refusal`."""
+        try:
+            generation = self.runtime.stream(chat, longest_prompt=self.limits.prompt_tokens, **how)
+            yield generation
+            yield from generation
+        except TooLong as error:
+            raise Refusal(400, str(error), "context_length_exceeded", "messages") from error
+        except CourseError as error:
+            raise Refusal(400, str(error), "invalid_value", "response_format") from error
+        except Exception as error:
+            logging.getLogger(__name__).exception("An answer could not be generated.")
+            raise Refusal(500, SECRETIVE, "internal_error") from error
 
     async def _before(self, deadline, channel):
         # one wait at a time: a generator's pieces may be asked for from more than one task
         with suppress(TimeoutError):
             if (left := deadline - time.monotonic()) > 0:
                 return await asyncio.wait_for(channel.get(), left)
-        raise Refusal(504, f"It took longer than {self.limits.seconds:g} s.", "timeout")
+        raise self._late()
 
     def close(self):
         self._pool.shutdown(cancel_futures=True)
@@ -150,7 +162,9 @@ class BodyLimit:
             async def whole():
                 return next(given, None) or await receive()
 
-            return await self.app(scope, whole, send)
+            with suppress(SendTimeoutError):  # the client reads no more: nothing can be told to it
+                await self.app(scope, whole, send)
+            return None
         self.metrics.refused(refusal.code)
         refusal.headers = {"Connection": "close"}
         return await refusal.response()(scope, receive, send)
@@ -177,12 +191,19 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     app.add_middleware(BodyLimit, limits=limits, metrics=metrics)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, "[::1]"])
+    _word_errors(app, metrics)
+    _add_information(app, token, metrics, models)
 
-    async def authorized(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))]):
-        sent = request.headers.get("authorization", "").encode()
-        if token is not None and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
-            headers = {"WWW-Authenticate": "Bearer"}
-            raise Refusal(401, "The bearer token is missing or wrong.", "invalid_api_key", None, headers)
+    @app.post("/v1/chat/completions", **_guarded(token, 400, 404, 408, 413, 429, 500, 504), response_model=Completion)
+    async def chat_completions(asked: ChatRequest, request: Request):
+        answer = _Answer(asked, request, worker, metrics, requests, models)
+        return await (answer.streamed() if asked.stream else answer.whole())
+
+    return app
+
+
+def _word_errors(app, metrics):
+    """Give every error of the application OpenAI's shape."""
 
     @app.exception_handler(Refusal)
     async def refused(_, refusal):
@@ -191,7 +212,7 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
 
     @app.exception_handler(Exception)
     async def broken(_, error):
-        return Refusal(500, "The endpoint failed; its own log says why.", "internal_error").response()
+        return Refusal(500, SECRETIVE, "internal_error").response()
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(_, error):
@@ -203,35 +224,39 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     async def not_here(_, error):
         return await refused(_, Refusal(error.status_code, str(error.detail), "not_found", None, error.headers))
 
+
+def _guarded(token, *codes, also=None):
+    """Options of a route that asks for the token and may answer with these errors."""
+
+    async def authorized(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))]):
+        sent = request.headers.get("authorization", "").encode()
+        if token is not None and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise Refusal(401, "The bearer token is missing or wrong.", "invalid_api_key", None, headers)
+
+    errors = {code: {"model": ErrorBody} for code in (401, *codes)}
+    return {"dependencies": [Depends(authorized)], "responses": errors | (also or {})}
+
+
+def _add_information(app, token, metrics, models):
+    """Add the routes that generate nothing: health, metrics, names of the models."""
+
     @app.get("/healthz")
     async def healthz():
         return {"status": "ok"}
 
-    def guarded(*codes, also=None):
-        errors = {code: {"model": ErrorBody} for code in (401, *codes)}
-        return {"dependencies": [Depends(authorized)], "responses": errors | (also or {})}
-
     as_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    @app.get("/metrics", **guarded(also=as_text), response_class=Response)
+    @app.get("/metrics", **_guarded(token, also=as_text), response_class=Response)
     async def show_metrics():
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     started = int(time.time())
 
-    @app.get("/v1/models", **guarded())
+    @app.get("/v1/models", **_guarded(token))
     async def list_models():
         told = [{"id": model, "object": "model", "created": started, "owned_by": "slmops"} for model in models]
         return {"object": "list", "data": told}
-
-    @app.post("/v1/chat/completions", **guarded(400, 404, 408, 413, 429, 504), response_model=Completion)
-    async def chat_completions(asked: ChatRequest, request: Request):
-        answer = _Answer(asked, request, worker, metrics, requests, models)
-        if asked.stream:
-            return await answer.streamed()
-        return await answer.whole()
-
-    return app
 
 
 class _Answer:
@@ -256,32 +281,24 @@ class _Answer:
         self.how = {"max_new_tokens": wanted, "adapter": models[asked.model], "guidance": guidance}
         self.how |= {"stop": asked.stops(), **asked.sampling()}
         self.fixed = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
-        self.generation, self.text, self.first = None, "", None
+        self.generation, self.said, self.first = None, [], None
 
     async def _pieces(self):
-        """Yield pieces; whatever the end, the place in the queue is free again, and it is counted and logged."""
-        tokens = await asyncio.to_thread(self.worker.runtime.count, self.chat)
-        if tokens > self.limits.prompt_tokens:
-            message = f"The messages have {tokens:,} tokens, at most {self.limits.prompt_tokens:,} are read."
-            raise Refusal(400, message, "context_length_exceeded", "messages")
-        with self.worker.place():
-            error = "cancelled"
-            try:
-                async for thing in self.worker.pieces(self.chat, self.begun + self.limits.seconds, **self.how):
-                    if self.generation is None:
-                        self.generation = thing
-                        continue
+        """Yield pieces; whatever the end, it is counted and logged."""
+        error, deadline = "cancelled", self.begun + self.limits.seconds
+        try:
+            async with aclosing(self.worker.pieces(self.chat, deadline, **self.how)) as things:
+                self.generation = await anext(things)
+                async for piece in things:
                     self.first = self.first or time.monotonic() - self.begun
-                    self.text += thing
-                    yield thing
-                error = ""
-            except Refusal as refusal:
-                error = refusal.code
-                raise
-            except Exception:
-                error = "internal_error"
-                raise
-            finally:
+                    self.said.append(piece)
+                    yield piece
+            error = ""
+        except Refusal as refusal:
+            error = refusal.code
+            raise
+        finally:
+            if error != "queue_full":  # that one never came in
                 self._note(error)
 
     def _note(self, error):
@@ -290,7 +307,7 @@ class _Answer:
         self.metrics.done(self.asked.model, seconds, self.first, error=error, **counts)
         facts = {"model": self.asked.model, "seconds": round(seconds, 4), "error": error or None, **counts}
         try:
-            self.requests.write(self.chat[-1]["content"], self.text, **facts)
+            self.requests.write(self.chat[-1]["content"], "".join(self.said), **facts)
         except OSError:  # a full disk must not cost anybody an answer
             self.metrics.refused("log_not_written")
 
@@ -299,57 +316,50 @@ class _Answer:
         return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
     async def _unless_left(self, work):
-        """What the coroutine returns; it is cancelled where the client leaves before."""
-        task = asyncio.ensure_future(work)
+        """What is awaited; it is cancelled where the client leaves before."""
+        task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self.request.receive())
         try:
-            while not (await asyncio.wait([task], timeout=0.1))[0]:
-                if await self.request.is_disconnected():
-                    raise Refusal(499, "The client left.", "client_left")
-            return await task
+            await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Refusal(499, "The client left.", "client_left")
+            return task.result()
         finally:
             task.cancel()
+            leaving.cancel()
 
     async def whole(self):
         """The completion as one JSON object; a client that leaves ends the work."""
 
         async def work():
-            async for _ in self._pieces():
-                pass
+            async with aclosing(self._pieces()) as pieces:
+                return "".join([piece async for piece in pieces])
 
-        await self._unless_left(work())
-        choice = Choice(message=Message(content=self.text), finish_reason=self.generation.finish_reason)
+        message = Message(content=await self._unless_left(work()))
+        choice = Choice(message=message, finish_reason=self.generation.finish_reason)
         return Completion(**self.fixed, choices=[choice], usage=self._usage())
 
     async def streamed(self):
         """The completion as server-sent events. What fails before the first piece is an ordinary error."""
         pieces = self._pieces()
-
-        async def begin():
-            return await anext(pieces, "")
-
-        first = await self._unless_left(begin())
+        first = await self._unless_left(anext(pieces, ""))
 
         async def events():
-            try:
-                yield self._event({"role": "assistant", "content": first})
-                async for piece in pieces:
-                    yield self._event({"content": piece})
-                yield self._event({}, self.generation.finish_reason)
-                if self.asked.stream_options and self.asked.stream_options.include_usage:
-                    last = {"object": "chat.completion.chunk", "choices": [], "usage": self._usage()}
-                    yield _line({**self.fixed, **last})
-                yield "data: [DONE]\n\n"
-            except Refusal as refusal:  # the status is sent already
-                yield _line(refusal.body())
-            finally:
-                await pieces.aclose()
+            async with aclosing(pieces):
+                try:
+                    yield self._event({"role": "assistant", "content": first})
+                    async for piece in pieces:
+                        yield self._event({"content": piece})
+                    yield self._event({}, self.generation.finish_reason)
+                    if self.asked.stream_options and self.asked.stream_options.include_usage:
+                        yield self._event(usage=self._usage())
+                    yield ServerSentEvent("[DONE]", sep="\n")
+                except Refusal as refusal:  # the status is sent already
+                    yield JSONServerSentEvent(refusal.body(), sep="\n")
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        seconds = self.limits.seconds  # also what a stream may still take when the server is told to end
+        return EventSourceResponse(events(), sep="\n", send_timeout=seconds, shutdown_grace_period=seconds)
 
-    def _event(self, delta, finish=None):
+    def _event(self, delta=None, finish=None, **more):
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return _line({**self.fixed, "object": "chat.completion.chunk", "choices": [choice]})
-
-
-def _line(value):
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+        told = {**self.fixed, "object": "chat.completion.chunk", "choices": [choice] if delta is not None else []}
+        return JSONServerSentEvent(told | more, sep="\n")
