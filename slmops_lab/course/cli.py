@@ -1,4 +1,7 @@
-"""The `slmops` command."""
+"""The `slmops` command: what a user types is read here, what is done stands in the rooms below.
+
+Each command imports what else it needs, so that `slmops serve` starts without pandas and without torch.
+"""
 
 import os
 import secrets
@@ -11,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-# each command imports what else it needs: an endpoint needs no pandas
 from slmops_lab import settings
 from slmops_lab.course import chapters
 from slmops_lab.deployment.endpoint import launch, protocol, server

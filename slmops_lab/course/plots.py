@@ -148,6 +148,7 @@ class LiveCurve(TrainerCallback):
         self.takeaway, self.alt, self.handle = takeaway, alt, None
 
     def on_log(self, args, state, control, **kwargs):
+        """Draw what the trainer has noted so far."""
         series = {}
         for label, key in {"lessons": "loss", "held out": "eval_loss"}.items():
             points = [(entry["step"], entry[key]) for entry in state.log_history if key in entry]

@@ -1,4 +1,7 @@
-"""What a language model has to beat: answers that only see which words occur."""
+"""What a language model has to beat: answers that only see which words occur.
+
+They know no word order and no word that they were not fitted on. Fitting a thousand messages takes a second.
+"""
 
 import numpy
 

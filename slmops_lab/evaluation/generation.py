@@ -1,4 +1,8 @@
-"""Generate answers in batches, and what the right ones cost a model."""
+"""Generate answers in batches, and what the right ones cost a model.
+
+Greedy or drawn, in PyTorch; deployed models answer through `deployment.runtime`, and `scoring` says what is right.
+It costs a forward pass for each token of the longest answer of a batch.
+"""
 
 import torch
 from tqdm import tqdm

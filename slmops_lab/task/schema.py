@@ -28,9 +28,11 @@ class Enum(pydantic.BaseModel, extra="forbid"):
     about: str = ""
 
     def annotation(self):
+        """The field's type, as pydantic takes it."""
         return Literal[tuple(self.values)]
 
     def hint(self):
+        """How a prompt explains the field."""
         return "one of " + ", ".join(self.values)
 
 
@@ -42,9 +44,11 @@ class Copy(pydantic.BaseModel, extra="forbid"):
     about: str = ""
 
     def annotation(self):
+        """The field's type, as pydantic takes it."""
         return str | None if self.nullable else str
 
     def hint(self):
+        """How a prompt explains the field."""
         return "copied from the message" + (", or null" if self.nullable else "")
 
 

@@ -115,6 +115,7 @@ class AnswerTrainer(Trainer):
         return batches, batches
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """A batch's loss, weighed by its share of an optimizer step, whose batches `num_items_in_batch` holds."""
         self._budget(*inputs["input_ids"].shape)
         # accelerate would switch bf16 on in model.forward, which `forward` goes around
         with self.accelerator.autocast():
@@ -230,7 +231,8 @@ def train(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             args = arguments(folder or scratch, Arguments, **{**usual, **how})
-            free = psutil.virtual_memory().available
+            allowed = settings.memory_limit() - psutil.Process().memory_info().rss  # a container's, as well
+            free = min(psutil.virtual_memory().available, allowed)
             refuse_what_cannot_fit(model, examples, args.per_device_train_batch_size, free)
             trainer = AnswerTrainer(
                 model, args, encoding.collate(tokenizer), examples, held_out, callbacks=list(callbacks), loss=loss
