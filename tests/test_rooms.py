@@ -1,5 +1,6 @@
 """The house: imports go down the stairs, rooms keep their budgets, functions stay short."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -54,3 +55,27 @@ def test_every_folder_is_a_package_that_gets_installed():
     listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(p.parent.relative_to(LIBRARY.parent).parts) for p in LIBRARY.rglob("*.py")}
     assert found == set(listed)
+
+
+def definitions(tree, public):
+    """(name, node) of functions and classes; with public, of those that a reader may use, methods included."""
+    for node in tree.body if public else ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if not public or not node.name.startswith("_"):
+            yield node.name, node
+            if public and isinstance(node, ast.ClassDef):
+                yield from ((f"{node.name}.{name}", inner) for name, inner in definitions(node, public))
+
+
+MODULES = sorted(LIBRARY.rglob("*.py"))
+IDS = [path.relative_to(LIBRARY).as_posix() for path in MODULES]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_functions_are_short_and_explained(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [(n, f) for n, f in definitions(tree, public=False) if not isinstance(f, ast.ClassDef)]
+    assert not [name for name, node in functions if node.end_lineno - node.lineno >= 50]
+    assert not [name for name, node in definitions(tree, public=True) if not ast.get_docstring(node)]
+    assert ast.get_docstring(tree)
