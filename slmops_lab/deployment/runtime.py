@@ -232,22 +232,17 @@ class FoundryRuntime:
         self._marks = control_marks(folder)
         cache = home() / "foundry"
         cache.mkdir(parents=True, exist_ok=True)
-        configuration = foundry.Configuration(
-            app_name="slmops",
-            model_cache_dir=str(cache),
-            logs_dir=str(cache / "logs"),
-            log_level=foundry.LogLevel.WARNING,
-        )
-        self.manager = foundry.FoundryLocalManager(configuration)
+        places = {"model_cache_dir": str(cache), "logs_dir": str(cache / "logs")}
+        told = foundry.Configuration(app_name="slmops", log_level=foundry.LogLevel.WARNING, **places)
+        self.manager = foundry.FoundryLocalManager(told)
         catalog = self.manager.get_catalog(foundry.CatalogType.LOCAL)
         identity = f"{name}:1"
         if catalog.get_model(name) is not None:
             catalog.unregister_model(identity)
         with foundry.ModelInfoBuilder() as info:
             info.set_string_property("task", "chat-completion")
-            self.model = catalog.register_model(
-                model_path=str(Path(folder).resolve()), model_id=identity, metadata=info
-            )
+            place = str(Path(folder).resolve())
+            self.model = catalog.register_model(model_path=place, model_id=identity, metadata=info)
         self.model.load()
 
     def stream(self, chat, max_new_tokens=64):

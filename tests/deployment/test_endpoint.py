@@ -246,6 +246,8 @@ def test_a_client_that_leaves_the_queue_frees_its_place(slow, stream):
         with pytest.raises(openai.APITimeoutError):
             served.client().with_options(timeout=0.5).chat.completions.create(model="m", messages=CHAT, stream=stream)
         until(lambda: inside(served) == 1)
+        seen = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+        assert 'slmops_requests_refused_total{reason="client_left"} 1.0' in seen
         slow.go.set()
         held.join(20)
         assert len(slow.asked) == 1  # who had left was not generated for
@@ -391,17 +393,27 @@ def request(served, **more):
     return connection
 
 
-@pytest.mark.parametrize(("ends", "seconds"), [(True, 60), (False, 0.5)], ids=["all made", "time is up"])
-def test_a_client_that_does_not_read_holds_no_place(ends, seconds):
+@pytest.mark.parametrize(
+    ("ends", "seconds", "cut_off"),
+    [(True, 60, False), (False, 0.5, False), (False, 0.5, True)],
+    ids=["all is made", "time is up", "it is cut off"],
+)
+def test_a_client_that_does_not_read_holds_no_place(ends, seconds, cut_off, monkeypatch, capfd):
+    async def patient(self, send, message):
+        await send(message)
+
+    if not cut_off:
+        monkeypatch.setattr(server.EventSourceResponse, "_send_with_timeout", patient)
     much = Slow(going=ends, begun="x" * 4_000_000)
     try:
         with InThread(server.application(much, "m", TOKEN, protocol.Limits(seconds=seconds))) as served:
             with request(served, stream=True):
                 until(lambda: much.left)
                 until(lambda: inside(served) == 0)
-                until(lambda: ends or not served.server.server_state.tasks)  # nothing waits for it for ever
+                until(lambda: not (cut_off and served.server.server_state.tasks))  # nothing waits for it for ever
     finally:
         much.go.set()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_pings_are_comments_that_the_official_client_passes_over(slow, monkeypatch):

@@ -58,12 +58,8 @@ class NamedSchema(pydantic.BaseModel, extra="forbid"):
     strict: bool | None = None
 
 
-class TextFormat(pydantic.BaseModel, extra="forbid"):
-    type: Literal["text"]
-
-
-class ObjectFormat(pydantic.BaseModel, extra="forbid"):
-    type: Literal["json_object"]
+class PlainFormat(pydantic.BaseModel, extra="forbid"):
+    type: Literal["text", "json_object"]
 
 
 class SchemaFormat(pydantic.BaseModel, extra="forbid"):
@@ -89,7 +85,7 @@ class ChatRequest(pydantic.BaseModel, extra="forbid"):
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**31)
     stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
-    response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] = 1

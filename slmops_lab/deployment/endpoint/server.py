@@ -271,9 +271,8 @@ class _Answer:
         most = self.limits.answer_tokens
         wanted = asked.max_completion_tokens or asked.max_tokens or most
         if wanted > most:
-            raise Refusal(
-                400, f"{wanted:,} tokens were asked for, at most {most:,} are made.", "invalid_value", "max_tokens"
-            )
+            message = f"{wanted:,} tokens were asked for, at most {most:,} are made."
+            raise Refusal(400, message, "invalid_value", "max_tokens")
         guidance = asked.guidance()
         if guidance and len(guidance[1]) > self.limits.schema_bytes:
             message = f"The schema is larger than {self.limits.schema_bytes:,} bytes."
