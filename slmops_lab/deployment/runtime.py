@@ -43,6 +43,7 @@ class TorchRuntime:
         return generation.generate(self.model, self.tokenizer, [chat], max_new_tokens, label=None)[0]
 
     def close(self):
+        """Let go of the weights."""
         self.model = None
 
 
@@ -208,6 +209,7 @@ class GenAIRuntime:
             )
 
     def close(self):
+        """Let go of the weights."""
         self.model = self.tokenizer = None
 
 
@@ -265,6 +267,7 @@ class FoundryRuntime:
         return "".join(self.stream(chat, max_new_tokens))
 
     def close(self):
+        """Unload the model and end the service."""
         self.model.unload()
         self.manager.close()
 

@@ -45,6 +45,7 @@ class Turn(pydantic.BaseModel, extra="forbid"):
     name: str | None = None
 
     def plain(self):
+        """The message as {"role", "content"}, its parts joined."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
@@ -59,15 +60,21 @@ class NamedSchema(pydantic.BaseModel, extra="forbid"):
 
 
 class PlainFormat(pydantic.BaseModel, extra="forbid"):
+    """An answer in free text, or in any JSON."""
+
     type: Literal["text", "json_object"]
 
 
 class SchemaFormat(pydantic.BaseModel, extra="forbid"):
+    """An answer that follows a JSON schema."""
+
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
 
 class StreamOptions(pydantic.BaseModel, extra="forbid"):
+    """What a stream tells besides the text."""
+
     include_usage: bool = False
 
 
@@ -101,6 +108,7 @@ class ChatRequest(pydantic.BaseModel, extra="forbid"):
             raise PydanticCustomError("stop", message) from None
 
     def stops(self):
+        """Texts at which the answer ends: a list, empty for none."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     def sampling(self):
@@ -121,11 +129,15 @@ class ChatRequest(pydantic.BaseModel, extra="forbid"):
 
 
 class Message(pydantic.BaseModel):
+    """The answer as a message of the chat."""
+
     role: Literal["assistant"] = "assistant"
     content: str
 
 
 class Choice(pydantic.BaseModel):
+    """The one answer that is given, and why it ended."""
+
     index: int = 0
     message: Message
     finish_reason: Literal["stop", "length"]
@@ -133,6 +145,8 @@ class Choice(pydantic.BaseModel):
 
 
 class Usage(pydantic.BaseModel):
+    """Tokens read and made."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -150,6 +164,8 @@ class Completion(pydantic.BaseModel):
 
 
 class Told(pydantic.BaseModel):
+    """What is wrong, and with which field."""
+
     message: str
     type: str
     param: str | None
@@ -170,9 +186,11 @@ class Refusal(Exception):
         self.status, self.code, self.param, self.headers = status, code, param, headers
 
     def body(self):
+        """The error as OpenAI puts it: a dict."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         told = Told(message=str(self), type=kind, param=self.param, code=self.code)
         return ErrorBody(error=told).model_dump()
 
     def response(self):
+        """The error as a response of Starlette."""
         return JSONResponse(self.body(), self.status, self.headers)

@@ -124,6 +124,7 @@ class Worker:
         raise self._late()
 
     def close(self):
+        """Begin nothing more; returns when what runs has ended."""
         self._pool.shutdown(cancel_futures=True)
 
 
