@@ -80,8 +80,8 @@ def peak_memory():
 
 
 def weight_bytes(folder):
-    """Bytes of the weight files in a model folder: safetensors, ONNX, GGUF."""
-    return sum(f.stat().st_size for pattern in WEIGHT_FILES for f in Path(folder).glob(pattern))
+    """Bytes of the weight files in a model folder and below it: safetensors, ONNX, GGUF."""
+    return sum(f.stat().st_size for pattern in WEIGHT_FILES for f in Path(folder).rglob(pattern))
 
 
 def confine(cores, megabytes):

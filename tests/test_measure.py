@@ -78,3 +78,11 @@ print(150e6 < own.peak - start < 300e6)
     with measure.MemoryWatch() as none:
         pass
     assert none.peak < 100e6, "at most a helper of multiprocessing"
+
+
+def test_weights_are_counted_in_sub_folders_too(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"12345")
+    (tmp_path / "model.safetensors").write_bytes(b"123")
+    (tmp_path / "tokenizer.json").write_bytes(b"1234567")
+    assert measure.weight_bytes(tmp_path) == 8
