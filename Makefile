@@ -46,12 +46,12 @@ book/_static/vendor/embed.js:
 	else echo "npm is not here: formulas and widgets in the book will need a network."; fi
 
 $(READY): requirements.lock pyproject.toml | check-python
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
 	@touch $@
 
 check-python:  # before two gigabytes are downloaded for one that the pinned torch and onnxruntime-genai have no wheels for
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 14) or sys.exit("The course needs Python 3.11 to 3.14, this is %d.%d: install one of them, such as 3.14, and run make with PYTHON=python3.14." % v)'
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 14) or sys.exit("The course needs Python 3.11 to 3.14, this is %d.%d: install one of them, such as 3.14, and run make with PYTHON=python3.14." % v)'
 
 # For those who work on the course:
 sync: $(READY)  # cells of notebooks/*.py into the .ipynb

@@ -14,6 +14,8 @@ from conftest import REPOSITORY
 
 from slmops_lab.course import doctor
 
+# a `make` that starts these tests would talk to the ones in here
+CALM = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 NAMES = ["Müller & Söhne (1)", "it's 100 % $HOME", "कक्षा #2"]
 STUB = """#!{python}
 import os, sys
@@ -53,9 +55,7 @@ def make(folder, *targets):
     log = folder.parent / "log"
     log.unlink(missing_ok=True)
     path = os.pathsep.join([str(folder.parent / "bin"), os.environ["PATH"]])
-    done = subprocess.run(
-        ["make", *targets], cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
-    )
+    done = subprocess.run(["make", *targets], cwd=folder, capture_output=True, text=True, env=CALM | {"PATH": path})
     assert done.returncode == 0, done.stderr
     calls = [eval(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert {Path(where) for _, _, where, _ in calls} == {folder}
@@ -89,7 +89,7 @@ def test_make_test_and_lab_and_book_in_any_folder(checkout):
 
 def test_no_recipe_pastes_the_folder_into_a_shell_line():
     printed = subprocess.run(
-        ["make", "-nB", "test", "book", "course", "lab"], cwd=REPOSITORY, capture_output=True, text=True
+        ["make", "-nB", "test", "book", "course", "lab"], cwd=REPOSITORY, capture_output=True, text=True, env=CALM
     )
     assert printed.returncode == 0 and "pytest" in printed.stdout
     assert str(REPOSITORY) not in printed.stdout
@@ -100,11 +100,11 @@ def test_a_python_without_wheels_is_refused_before_anything_is_downloaded(tmp_pa
     code = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
     program(tmp_path / "python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)} "$2"\n')
     command = ["make", "-C", REPOSITORY, "check-python", f"PYTHON={tmp_path / 'python'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=CALM)
     assert done.returncode != 0
     assert f"The course needs Python 3.11 to 3.14, this is {version[0]}.{version[1]}: install one" in done.stderr
     command[-1] = f"PYTHON={sys.executable}"
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert subprocess.run(command, capture_output=True, env=CALM).returncode == 0
 
 
 def test_make_and_doctor_and_pip_support_the_same_pythons():

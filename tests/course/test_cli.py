@@ -471,7 +471,7 @@ def test_a_terminal_without_the_letters(colours):
     [
         "serve nowhere",
         "bench nowhere",
-        "gate nowhere --budgets x --profile till --key x",
+        "gate x --budgets x --profile till --key nowhere",
         "fetch nowhere",
         "run nowhere",
     ],
