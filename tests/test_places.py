@@ -17,10 +17,10 @@ from slmops_lab.course import doctor
 # a `make` that starts these tests would talk to the ones in here
 CALM = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 NAMES = ["Müller & Söhne (1)", "it's 100 % $HOME", "कक्षा #2"]
-STUB = """#!{python}
+NOTE = """
 import os, sys
 with open({log!r}, "a", encoding="utf-8") as log:
-    print([os.path.basename(__file__), sys.argv[1:], os.getcwd(), dict(os.environ)], file=log)
+    print([os.path.basename(sys.argv[1]), sys.argv[2:], os.getcwd(), dict(os.environ)], file=log)
 """
 NPM = """#!/bin/sh
 mkdir -p package/es5 package/dist
@@ -44,7 +44,8 @@ def checkout(request, tmp_path):
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(REPOSITORY / name, folder)
     for name in ("python", "slmops", "ruff", "jupyter"):
-        program(folder / ".venv" / "bin" / name, STUB.format(python=sys.executable, log=str(tmp_path / "log")))
+        note = shlex.join([sys.executable, "-c", NOTE.format(log=str(tmp_path / "log"))])
+        program(folder / ".venv" / "bin" / name, f'#!/bin/sh\nexec {note} "$0" "$@"\n')
     program(tmp_path / "bin" / "npm", NPM)
     (folder / "build" / "test").mkdir(parents=True)
     return folder
