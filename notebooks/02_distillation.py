@@ -521,7 +521,7 @@ def compared(attempts):
 table = compared(attempts)
 table.round(1)
 
-# %% tags=["nbval-check-output"]
+# %%
 with_path = [way for way in ways if "path" in way]
 print(
     "the path is ahead of the text alone:",

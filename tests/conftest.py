@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -15,15 +15,8 @@ from slmops_lab.training import base_model
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = REPOSITORY / "tests" / "guard"
 
-
-def pytest_configure(config):
-    """Of several pytest-xdist workers each gets a core of its own: two that share two cores mostly wait."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which its maker ignores, and so would what it starts
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+sys.path.append(str(GUARD))
+from one_core import pytest_configure  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)

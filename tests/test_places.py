@@ -75,7 +75,7 @@ def test_make_test_and_lab_and_book_in_any_folder(checkout):
     calls = make(checkout, "test")
     assert not (checkout / "build" / "test").exists(), "what the last test left is gone"
     name, arguments, environment = calls[-1]
-    assert (name, arguments[:3]) == ("python", ["-m", "pytest", "--nbval-lax"])
+    assert name == "python" and {"pytest", "--nbval-lax"} <= set(arguments)
     assert environment["PYTHONPATH"] == str(checkout / "tests" / "guard")
     assert environment["SLMOPS_ARTIFACTS"] == str(checkout / "build" / "test" / "artifacts")
     assert environment["SLMOPS_BUILD"] == str(checkout / "build" / "test")
