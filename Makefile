@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: course test weekly lab book check-python sync publish lock format clean
 
 # two at a time, each on a core of its own; chapters 3 and 4 start from what chapter 2 left
-ABREAST := -n logical --maxprocesses 2 --dist loadfile
+ABREAST := -n logical --maxprocesses 2 --dist loadfile --durations 25
 NBVAL = PYTHONPATH="$$PWD/tests/guard" SLMOPS_PROFILE=quick SLMOPS_ARTIFACTS="$$PWD/build/test/artifacts" \
 	SLMOPS_BUILD="$$PWD/build/test" $(BIN)/python -m pytest -p one_core $(ABREAST) --nbval-lax --nbval-current-env
 
