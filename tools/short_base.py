@@ -8,6 +8,7 @@ lost most of what the base model knows, so nothing measured on it says anything 
 """
 
 import random
+import sys
 from pydoc_data import topics  # English prose that every Python brings
 
 import torch
@@ -36,7 +37,7 @@ def repair(student, teacher, kept, texts):
     optimizer = torch.optim.AdamW(learned, lr=RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS, pct_start=0.15)
     choose = random.Random(0)
-    for _ in tqdm(range(STEPS), desc="short base"):
+    for _ in tqdm(range(STEPS), desc="short base", disable=None):
         batch = texts[choose.sample(range(len(texts)), BATCH)]
         with torch.no_grad():
             told = teacher(batch, output_hidden_states=True)
@@ -73,6 +74,7 @@ def main():
     settings.home().mkdir(parents=True, exist_ok=True)
     with FileLock(settings.home() / ".short.lock"):
         if not (target / "config.json").is_file():
+            print("Making a short base model for quick runs (about two minutes) ...", file=sys.stderr, flush=True)
             with atomic_folder(target) as folder:
                 make(folder)
     print(target)
