@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 from tqdm import tqdm
 
 from slmops_lab import settings
-from slmops_lab.files import atomic_folder
+from slmops_lab.files import atomic_folder, sha256_of
 from slmops_lab.task import data
 from slmops_lab.training import base_model, compression
 
@@ -70,7 +70,7 @@ def make(folder):
 
 
 def main():
-    target = settings.home() / "smollm2-135m-short"
+    target = settings.home() / f"smollm2-135m-short-{sha256_of(__file__)[:8]}"  # another recipe, another model
     settings.home().mkdir(parents=True, exist_ok=True)
     with FileLock(settings.home() / ".short.lock"):
         if not (target / "config.json").is_file():

@@ -28,6 +28,14 @@ def texts(output):
     return "\n".join(str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/"))
 
 
+def script(name):
+    """tools/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", REPOSITORY / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_there_are_four():
     assert IDS == ["01_introduction", "02_distillation", "03_fine_tuning", "04_deployment"]
 
@@ -87,9 +95,7 @@ def test_citations_are_in_the_bibliography(source, notebook):
 
 def test_a_changed_cell_loses_its_output():
     """Whatever stands under a cell was printed by that cell."""
-    spec = importlib.util.spec_from_file_location("tools_notebooks", REPOSITORY / "tools" / "notebooks.py")
-    tools = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tools)
+    tools = script("notebooks")
     cells = [nbformat.v4.new_code_cell(f"print({i})", execution_count=i + 1) for i in range(3)]
     for i, cell in enumerate(cells):
         cell.outputs = [nbformat.v4.new_output("stream", text=f"{i}\n")]
@@ -136,3 +142,27 @@ def test_tracked_files_name_no_machine_and_no_registry():
         assert len(content) < 3_000_000, name
         found = of_a_machine.search(content)
         assert not found, (name, found)
+
+
+def test_quick_copies_start_from_the_given_base_and_solve_their_exercises(tmp_path):
+    script("notebooks").derive(tmp_path, "/a/base")
+    code = {p.stem: [c.source for c in code_cells(nbformat.read(p, 4))] for p in sorted(tmp_path.glob("*.ipynb"))}
+    assert list(code) == IDS
+    given = 'base_model = "/a/base"'
+    assert [any(given in source for source in sources) for sources in code.values()] == [False, True, True, True]
+    for sources in code.values():
+        assert sum("assert exercises.passed(" in source for source in sources) >= 4
+        assert sum("assert not exercises.passed(" in source for source in sources) >= 4
+
+
+def test_another_recipe_makes_another_short_base(monkeypatch, tmp_path):
+    tool = script("short_base")
+    monkeypatch.setenv("SLMOPS_HOME", str(tmp_path))
+    monkeypatch.setattr(tool, "make", lambda folder: (folder / "config.json").write_text("{}"))
+    tool.main()
+    tool.main()  # it is there
+    changed = tmp_path / "changed.py"
+    changed.write_text("# another recipe")
+    monkeypatch.setattr(tool, "__file__", str(changed))
+    tool.main()
+    assert len(list(tmp_path.glob("smollm2-135m-short-*"))) == 2
