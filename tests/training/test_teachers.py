@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -256,23 +255,22 @@ def test_two_processes_share_a_store_and_one_is_killed(endpoint, colours, tmp_pa
     assert (ours.usage.requests, ours.usage.reused) == (4, 4)
 
 
-def test_an_interruption_asks_nothing_more_and_keeps_what_was_answered(endpoint, ask):
-    first = threading.Event()
+def test_an_interruption_asks_nothing_more_and_keeps_what_was_answered(endpoint, ask, monkeypatch):
+    under_way = threading.Event()
 
-    def interrupt(asked):
-        if not first.is_set():
-            first.set()
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    def slow(asked):
+        under_way.set()
         time.sleep(0.5)
         return (500, {}, {"error": {"message": "oops"}})
 
-    server = endpoint(reply(), then=interrupt)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever an earlier test has left there
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ask(server, 20, concurrency=2, max_retries=5)
-    finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    def interrupted(jobs):  # where a KeyboardInterrupt finds the main thread: waiting for answers
+        assert under_way.wait(20)
+        raise KeyboardInterrupt
+
+    server = endpoint(reply(), then=slow)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(teachers, "as_completed", interrupted)
+        ask(server, 20, concurrency=2, max_retries=5)
     assert len(server.seen) <= 4, "what was under way, but no repetition of it"
     server.then = reply()
     _, teacher = ask(server, 20, concurrency=2)
