@@ -120,7 +120,7 @@ def shares(scores, unit="exact match in % (line: 95 % interval)"):
 
 
 def curve(history, unit="loss per answer token (nats)"):
-    """Loss over steps of a `training.train` history; unit labels the loss. Returns the figure."""
+    """Loss over steps of a `trainer.train` history; unit labels the loss. Returns the figure."""
     figure, axis = pyplot.subplots()
     axis.plot(history["step"], history["loss"], marker=".")
     axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
@@ -141,7 +141,7 @@ def lines(series, xlabel, ylabel, log=False, markers=True):
 class LiveCurve(TrainerCallback):
     """A figure under the cell, drawn anew whenever a training logs: its loss, and the held-out loss where it is taken.
 
-    Give it to `training.train(callbacks=[...])`. takeaway and alt as in `show`.
+    Give it to `trainer.train(callbacks=[...])`. takeaway and alt as in `show`.
     """
 
     def __init__(self, takeaway, alt):

@@ -163,10 +163,5 @@ def dequantize(gguf, folder):
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=unpacked
     )
-    try:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except Exception as error:  # safetensors reports a full disk as its own kind of error
-        if "os error 28" in str(error) or "No space left" in str(error):
-            raise CourseError(f"The disk is full: could not write {folder.parent}.") from error
-        raise
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
