@@ -111,15 +111,20 @@ def decoder(model):
 def forward(model, batch, hidden_states=True):
     """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`.
 
-    hidden_states=False keeps the last state only, which is all that next-token losses need.
+    hidden_states=False keeps the last state only, which is all that next-token losses need. Where the batch has
+    `lower_states`, (tokens, hidden size), the decoder's first layer reads them instead of the tokens' embeddings.
     """
     import torch
 
     real = batch["attention_mask"].bool()
     followed = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
-    out = decoder(model).model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=hidden_states
-    )
+    read, body = {"input_ids": batch["input_ids"]}, decoder(model).model
+    if "lower_states" in batch:
+        states = batch["lower_states"]
+        padded = torch.zeros(*real.shape, states.shape[-1], dtype=body.norm.weight.dtype)
+        padded[real] = states.to(padded.dtype)
+        read = {"inputs_embeds": padded}
+    out = body(**read, attention_mask=batch["attention_mask"], output_hidden_states=hidden_states, use_cache=False)
     followed = followed[real]
     answer = followed != IGNORE  # the state at position t predicts token t + 1
     return Forward((*(out.hidden_states or ())[:-1], out.last_hidden_state), real, answer, followed[answer])

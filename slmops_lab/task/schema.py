@@ -104,6 +104,22 @@ class Task:
         ordered = {name: answer[name] for name in self.fields}
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
+    def phrases(self, values=False):
+        """The pieces of JSON that stand in every answer, each up to where the next choice begins: a list of texts.
+
+        With values, a listed value belongs to the piece that leads to it. For `compression.add_phrases`: a model that
+        has them as single tokens writes the same text in fewer steps.
+        """
+        pieces, before = [], ["{"]
+        for name, field in self.fields.items():
+            kinds = [json.dumps(value, ensure_ascii=False)[:-1] for value in getattr(field, "values", ()) if values]
+            kinds = kinds or ['"']
+            if getattr(field, "nullable", False):
+                kinds.append("null}" if name == list(self.fields)[-1] else "null")
+            pieces += [start + json.dumps(name, ensure_ascii=False) + ":" + kind for start in before for kind in kinds]
+            before = ['",', ","] if "null" in kinds else ['",']
+        return [*pieces, '"}']
+
     def read(self, text):
         """Model text -> `Reading`. White space around the JSON is the only thing forgiven."""
         try:

@@ -2,14 +2,16 @@
 
 transformers' Trainer does the work; this module adds what makes it fast on two cores (batches of similar
 length, bf16 arithmetic on fp32 weights where the processor has it, the vocabulary head on answer tokens
-only), a memory budget, a mean over tokens where gradients are accumulated, and checkpoints that know their
-training. It trains on one processor, and keeps the weights, their gradients and AdamW's two states in 32 bits.
+only, the embedding table left as it is), a memory budget, a mean over tokens where gradients are accumulated,
+and checkpoints that know their training. It trains on one processor, and keeps the weights that move, their
+gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are trained only once.
 """
 
 import hashlib
 import json
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +41,15 @@ HARMLESS = ("output_dir", "kept", "logging", "save", "eval", "per_device_eval", 
 
 @dataclass
 class Arguments(TrainingArguments):
-    """TrainingArguments, and kept: megabytes of activations that a batch may keep, None for KEPT_ACTIVATIONS."""
+    """TrainingArguments, and two of ours.
+
+    kept: megabytes of activations that a batch may keep, None for KEPT_ACTIVATIONS. train_embeddings: move the
+    embedding table and the vocabulary head, too: a fifth of the base's weights, for which a thousand messages hold
+    a few hundred words.
+    """
 
     kept: float | None = None
+    train_embeddings: bool = False
 
 
 def answer_loss(model, done, batch):
@@ -88,6 +96,44 @@ def refuse_what_cannot_fit(model, examples, batch_size, free):
             f"Example {number} of {len(examples)} has {length:,} tokens: a training step with it needs about "
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; {cure}."
         )
+
+
+@contextmanager
+def held_still(parameters):
+    """Inside, these parameters get no gradient; afterwards each is as it was."""
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        for parameter in moving:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(True)
+
+
+def tables(model):
+    """The embedding table and the vocabulary head: a list of one parameter where they are the same, else of two."""
+    base = encoding.decoder(model)
+    parts = (base.get_input_embeddings(), base.get_output_embeddings())
+    return list({id(part.weight): part.weight for part in parts if hasattr(part, "weight")}.values())
+
+
+@contextmanager
+def rounded_once(model, fast):
+    """Inside, where arithmetic is bf16 (fast), matrices that stay as they are are kept in bf16, besides.
+
+    autocast rounds a matrix that gets no gradient anew in each step; the products are the same to the last bit.
+    """
+    kept = []
+    try:
+        for module in model.modules() if fast else ():
+            if type(module) is torch.nn.Linear and not module.weight.requires_grad:
+                kept.append((module, module.weight))
+                module.weight = torch.nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
+        yield
+    finally:
+        for module, weight in kept:
+            module.weight = weight
 
 
 def _share(batch, step, over):
@@ -234,16 +280,21 @@ def train(
             allowed = settings.memory_limit() - psutil.Process().memory_info().rss  # a container's, as well
             free = min(psutil.virtual_memory().available, allowed)
             refuse_what_cannot_fit(model, examples, args.per_device_train_batch_size, free)
-            trainer = AnswerTrainer(
-                model, args, encoding.collate(tokenizer), examples, held_out, callbacks=list(callbacks), loss=loss
-            )
-            return run(trainer, label, _resume(trainer, folder) if folder is not None else None)
+            still = [] if args.train_embeddings else tables(model)
+            with held_still(still):
+                trainer = AnswerTrainer(
+                    model, args, encoding.collate(tokenizer), examples, held_out, callbacks=list(callbacks), loss=loss
+                )
+                checkpoint = _resume(trainer, folder) if folder is not None else None
+                with rounded_once(model, args.bf16):
+                    return run(trainer, label, checkpoint)
     finally:  # also where somebody stops the cell: the model is left as it was found
         model.activation_checkpointing_disable()
         decoder.set_attn_implementation(attention)
 
 
-def _hash_of(tensors):
+def hash_of(tensors):
+    """Hex SHA-256 of tensors: their bytes, number types and shapes, in order."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tensor.dtype, tensor.shape)).encode())
@@ -255,14 +306,14 @@ def _resume(trainer, folder):
     """Mark a folder as this training's, seal what is saved there; the checkpoint to go on from, if there is one."""
     trainer.add_callback(_Seals)
     learned, judged = (
-        _hash_of(torch.as_tensor(example[key]) for example in examples or () for key in sorted(example))
+        hash_of(torch.as_tensor(example[key]) for example in examples or () for key in sorted(example))
         for examples in (trainer.train_dataset, trainer.eval_dataset)
     )
     parameters = sorted(trainer.model.named_parameters())
     shapes = str([(name, tuple(weight.shape), weight.requires_grad) for name, weight in parameters])
     now = {"examples": learned, "held_out": judged, "loss": trainer.loss.__qualname__}
     now["model"] = hashlib.sha256(shapes.encode()).hexdigest()
-    now["frozen weights"] = _hash_of(weight for _, weight in parameters if not weight.requires_grad)
+    now["frozen weights"] = hash_of(weight for _, weight in parameters if not weight.requires_grad)
     now |= {k: v for k, v in trainer.args.to_sanitized_dict().items() if not k.startswith(HARMLESS)}
     file = Path(folder) / FINGERPRINT
     if not any(Path(folder).glob("checkpoint-*")):

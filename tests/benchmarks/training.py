@@ -1,10 +1,15 @@
-"""Examples trained per second: the course's trainer against TRL's SFTTrainer with its defaults.
+"""Seconds a lesson of training, each with its share of what the processor's matrix products allow.
 
-    python tests/benchmarks/training.py [--messages 32] [--rounds 3]
+    python tests/benchmarks/training.py [--messages 16] [--rounds 3] [--only NAME ...]
 
-Both tune every weight of the same base model on the same messages, once, with the loss on the answer
-only, in alternation, in this process; SFTTrainer keeps all its other defaults. Printed are the medians
-and their ratio. Nothing else should run on the machine.
+All ways train on the same messages, one pass in batches of four, in alternation, each from the same weights, in this
+process; SFTTrainer keeps all its defaults but for the batch (and what makes it run here at all). The limit is the
+speed of matrix products of the shapes that a step has, measured in the same run; the share is what a way's products
+would take at that speed, divided by its time. Printed are medians. Nothing else should run on the machine.
+
+Full tuning of the base on 89 tokens a lesson, one way after the other:
+    processor with bf16 (AVX512):  former trainer (commit c6ae1d0) 0.468 s; limit 0.142 s
+    processor without (AVX2):      FORMER_HERE
 """
 
 import argparse
@@ -12,17 +17,21 @@ import statistics
 import tempfile
 import time
 
-from slmops_lab import settings
+import pandas
+import torch
+from peft import LoraConfig
+
+from slmops_lab import measure, settings
 from slmops_lab.task import data, encoding
-from slmops_lab.training import base_model, trainer
+from slmops_lab.training import adapters, base_model, compression, frozen, trainer
 
-
-def by_the_course(model, tokenizer, task, records):
-    lessons = [encoding.encode(tokenizer, task.messages(r["text"]), task.write(r["answer"])) for r in records]
-    trainer.train(model, tokenizer, lessons, num_train_epochs=1)
+BATCH = 4
+LORA = {"r": 8, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]}
+LORA["target_modules"] += ["down_proj"]
 
 
 def by_trl(model, tokenizer, task, records):
+    """Seconds of one pass."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -30,35 +39,111 @@ def by_trl(model, tokenizer, task, records):
         {"prompt": task.messages(r["text"]), "completion": [{"role": "assistant", "content": task.write(r["answer"])}]}
         for r in records
     ]
+    usual = {"num_train_epochs": 1, "use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
     with tempfile.TemporaryDirectory() as scratch:
-        config = SFTConfig(
-            scratch, num_train_epochs=1, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True
-        )
-        trainer = SFTTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-        trainer.train()
+        config = SFTConfig(scratch, per_device_train_batch_size=BATCH, **usual)
+        trained = SFTTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+        started = time.perf_counter()
+        trained.train()
+    return time.perf_counter() - started
+
+
+def prepared(model, tokenizer, task, records, how):
+    """(model, tokenizer, lessons) of one of the course's ways."""
+    if how.get("student"):
+        model = compression.keep_layers(model, compression.spread(model.config.num_hidden_layers, how["student"]))
+    if how.get("phrases"):
+        model, tokenizer = compression.add_phrases(model, tokenizer, task.phrases(values=True))
+    if how.get("lora"):
+        layers = list(range(how.get("depth", 0), model.config.num_hidden_layers))
+        model = adapters.attach(model, LoraConfig(task_type="CAUSAL_LM", layers_to_transform=layers, **LORA))
+    chats = [(task.messages(r["text"]), task.write(r["answer"])) for r in records]
+    return model, tokenizer, [encoding.encode(tokenizer, chat, answer) for chat, answer in chats]
+
+
+def by_the_course(model, tokenizer, lessons, depth):
+    """Seconds of one pass; the states of frozen layers are there already, as in a second trial."""
+    usual = {"num_train_epochs": 1, "per_device_train_batch_size": BATCH, "label": None}
+    if not depth:
+        return trainer.train(model, tokenizer, lessons, **usual).attrs["seconds"]
+    lower = frozen.read(model, tokenizer, lessons, depth)
+    with frozen.upper(model, lower):
+        return trainer.train(model, tokenizer, lower.examples, **usual).attrs["seconds"]
+
+
+WAYS = {
+    "SFTTrainer": {},
+    "full": {},
+    "full, phrases": {"phrases": True},
+    "upper 20 layers, phrases": {"phrases": True, "depth": 10},
+    "LoRA": {"lora": True},
+    "LoRA, upper 15 layers, phrases": {"phrases": True, "depth": 15, "lora": True},
+    "student of 10 layers": {"student": 10},
+    "student of 10 layers, phrases": {"student": 10, "phrases": True},
+}
+
+
+def operations(config, lessons, how):
+    """Floating-point operations a lesson of matrix products with weights: forward, back, and the weights' own."""
+    tokens = statistics.mean(len(lesson["input_ids"]) for lesson in lessons)
+    answer = statistics.mean(sum(label != encoding.IGNORE for label in lesson["labels"]) for lesson in lessons)
+    keys = config.hidden_size * config.num_key_value_heads // config.num_attention_heads
+    layer = config.hidden_size * (2 * config.hidden_size + 2 * keys + 3 * config.intermediate_size)
+    layers = how.get("student", config.num_hidden_layers) - how.get("depth", 0)
+    return (4 if how.get("lora") else 6) * layer * layers * tokens + 4 * config.hidden_size * config.vocab_size * answer
+
+
+def matrix_speed(config, rows=356, seconds=3.0):
+    """Operations a second of the largest products of a step: median over `seconds`, in the trainer's arithmetic."""
+    kind = torch.bfloat16 if settings.fast_bf16() else torch.float32
+    left = torch.randn(rows, config.hidden_size, dtype=kind)
+    right = torch.randn(config.hidden_size, config.intermediate_size, dtype=kind)
+    speeds, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        for _ in range(5):
+            left @ right
+        speeds.append(5 * 2 * left.numel() * config.intermediate_size / (time.perf_counter() - started))
+    return statistics.median(speeds)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--messages", type=int, default=32)
+    parser.add_argument("--messages", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS))
     options = parser.parse_args()
     settings.start("support_desk", "smollm2-135m")
     desk = data.load(settings.dataset_folder("support_desk"))
     records = desk.train[: options.messages]
-    ways = {"SFTTrainer": by_trl, "the course": by_the_course}
-    seconds = {name: [] for name in ways}
+    seconds, speeds, work = {name: [] for name in options.only}, [], {}
     for _ in range(options.rounds):
-        for name, way in ways.items():
+        for name in options.only:
             model, tokenizer = base_model.open_model(base_model.fetch())  # each starts from the same weights
-            started = time.perf_counter()
-            way(model, tokenizer, desk.task, records)
-            seconds[name].append(time.perf_counter() - started)
+            config = model.config
+            speeds.append(matrix_speed(config))
+            if name == "SFTTrainer":
+                took = by_trl(model, tokenizer, desk.task, records)
+            model, tokenizer, lessons = prepared(model, tokenizer, desk.task, records, WAYS[name])
+            if name != "SFTTrainer":
+                took = by_the_course(model, tokenizer, lessons, WAYS[name].get("depth", 0))
+            work[name] = operations(config, lessons, WAYS[name])
+            seconds[name].append(took / len(records))
             del model
-    rates = {name: len(records) / statistics.median(times) for name, times in seconds.items()}
-    for name, rate in rates.items():
-        print(f"{name}: {rate:.2f} examples per second")
-    print(f"ratio {rates['the course'] / rates['SFTTrainer']:.2f}")
+            measure.give_back()
+    speed = statistics.median(speeds)
+    print(f"matrix products: {speed / 1e9:.0f} GFLOP/s")
+    rows = []
+    for name, times in seconds.items():
+        limit = work[name] / speed
+        median = statistics.median(times)
+        rows.append((name, median, min(times), max(times), limit, f"{limit / median:.0%}"))
+    table = pandas.DataFrame(rows, columns=["way", "s a lesson", "least", "most", "limit", "share"]).set_index("way")
+    for other in ("SFTTrainer", "full", "LoRA", "student of 10 layers"):
+        if other in table.index:
+            table[f"times {other}"] = table.loc[other, "s a lesson"] / table["s a lesson"]
+    print(table.round(3).to_string())
+    print(f"peak memory of this process: {measure.peak_memory() / 1e9:.1f} GB")
 
 
 if __name__ == "__main__":

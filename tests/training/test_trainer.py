@@ -232,12 +232,67 @@ def test_training_learns_and_is_repeatable(tiny_folder):
     for epochs in (10, 2):
         model, tokenizer = base_model.open_model(tiny_folder)
         how = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "seed": 1, "logging_steps": 1, "label": None}
+        how["train_embeddings"] = True  # the tiny model's inner layers alone say little
         history = trainer.train(model, tokenizer, examples(tokenizer), num_train_epochs=epochs, **how)
         losses.append(history["loss"].tolist())
     assert len(losses[1]) == 4 and losses[0][:4] == losses[1]
     assert losses[0][-1] < losses[0][0] / 2
     assert list(history.columns) == ["step", "loss"] and history.attrs["seconds"] > 0
     assert not any(layer.gradient_checkpointing for layer in model.model.layers), "left as it was found"
+
+
+# What the trainer of commit c6ae1d0 gave: the tiny model, eight examples in one batch, six steps at 1e-2.
+FORMER = [10.75045, 9.97558, 8.77069, 7.93419, 7.40649, 7.11981]
+
+
+def test_the_losses_are_those_of_the_former_trainer(tiny):
+    model, tokenizer = tiny
+    how = {"num_train_epochs": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
+    how |= {"logging_steps": 1, "bf16": False, "label": None, "train_embeddings": True}
+    history = trainer.train(model, tokenizer, examples(tokenizer), **how)
+    assert history["loss"].tolist() == pytest.approx(FORMER, abs=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_move_only_where_that_is_asked_for(tiny_folder, tied):
+    for moves in (False, True):
+        model, tokenizer = base_model.open_model(tiny_folder)
+        if not tied:
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        parts = (model.get_input_embeddings(), model.get_output_embeddings())
+        before = [part.weight.detach().clone() for part in parts]
+        inner = model.model.layers[0].mlp.up_proj.weight.detach().clone()
+        trainer.train(model, tokenizer, examples(tokenizer), train_embeddings=moves, **ONE_STEP)
+        assert [torch.equal(part.weight, old) for part, old in zip(parts, before, strict=True)] == [not moves] * 2
+        assert not torch.equal(model.model.layers[0].mlp.up_proj.weight, inner)
+        assert all(part.weight.requires_grad for part in parts), "afterwards they are as they were found"
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_matrices_that_stay_are_rounded_once_to_the_same_losses(tiny_folder, monkeypatch, lora):
+    losses = []
+    for fast in (True, False):
+        model, tokenizer = base_model.open_model(tiny_folder)
+        if lora:
+            torch.manual_seed(0)
+            model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        before = {name: (weight.dtype, weight.requires_grad) for name, weight in model.named_parameters()}
+        head, seen = encoding.decoder(model).get_output_embeddings(), []
+        rounded = trainer.rounded_once
+        monkeypatch.setattr(trainer, "rounded_once", lambda m, _, fast=fast, real=rounded: real(m, fast))
+
+        def spy(model, done, batch, head=head, seen=seen):
+            seen.append(head.weight.dtype)
+            return trainer.answer_loss(model, done, batch)
+
+        how = {"max_steps": 4, "bf16": True, "learning_rate": 1e-2, "logging_steps": 1, "label": None, "seed": 0}
+        history = trainer.train(model, tokenizer, examples(tokenizer), loss=spy, **how)
+        monkeypatch.setattr(trainer, "rounded_once", rounded)
+        assert set(seen) == {torch.bfloat16 if fast else torch.float32}
+        assert {name: (w.dtype, w.requires_grad) for name, w in model.named_parameters()} == before
+        assert head.weight is encoding.decoder(model).get_input_embeddings().weight, "tied again"
+        losses.append(history["loss"].tolist())
+    assert losses[0] == losses[1]
 
 
 def test_a_training_that_breaks_leaves_the_model_as_it_was_found(tiny):
@@ -251,6 +306,7 @@ def test_a_training_that_breaks_leaves_the_model_as_it_was_found(tiny):
         trainer.train(model, tokenizer, examples(tokenizer), loss=breaks, num_train_epochs=1)
     assert model.config._attn_implementation == attention
     assert "_original_forward" not in vars(model) and not model.training
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in model.parameters())
     assert not any(layer.gradient_checkpointing for layer in model.model.layers)
 
 
