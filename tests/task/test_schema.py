@@ -25,6 +25,41 @@ def test_what_is_written_is_read_back(intent, urgency, order_id):
     assert "\n" not in text and list(json.loads(text)) == ["intent", "urgency", "order_id"]
 
 
+ODD = {'a "b"': ['x"y', "x", "xz"], "null": ["null", "}"], "größe": ["ä", "ö"]}
+
+
+def odd(nullable_first, nullable_last):
+    fields = {"first": {"type": "copy", "nullable": nullable_first}}
+    fields |= {name: {"type": "enum", "values": values} for name, values in ODD.items()}
+    fields |= {"one": {"type": "copy", "nullable": True}, "last": {"type": "copy", "nullable": nullable_last}}
+    return schema.Task(schema.Schema.model_validate({"name": "odd", "fields": fields}))
+
+
+@given(st.data(), st.booleans(), st.booleans(), st.booleans())
+def test_every_answer_is_made_of_phrases_and_what_is_copied(data, first, last, values):
+    task = odd(first, last)
+    answer = {name: data.draw(st.sampled_from(options)) for name, options in ODD.items()}
+    for name, nullable in {"first": first, "one": True, "last": last}.items():
+        answer[name] = data.draw((st.none() if nullable else st.nothing()) | st.just("@"))
+    text = task.write(answer)
+    left, found = text, 0
+    while left:
+        phrase = max((p for p in task.phrases(values) if left.startswith(p)), key=len, default=None)
+        found += phrase is not None
+        left = left[len(phrase) if phrase else 1 :]
+    copied = sum(answer[name] is not None for name in ("first", "one", "last"))
+    if values:
+        assert found == len(answer) + (answer["last"] is not None) and text.count("@") == copied
+    else:
+        assert found >= len(answer)
+
+
+def test_the_phrases_of_a_small_schema():
+    assert DESK.phrases() == ['{"intent":"', '","urgency":"', '","order_id":"', '","order_id":null}', '"}']
+    assert len(DESK.phrases(values=True)) == len(INTENTS) + 3 + 3
+    assert '","urgency":"high' in DESK.phrases(values=True)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(list(GOOD)) | st.text(), inner),

@@ -9,6 +9,7 @@ from lessons import CHATS, examples
 from slmops_lab.deployment import export, runtime
 from slmops_lab.errors import CourseError
 from slmops_lab.evaluation import generation
+from slmops_lab.task import encoding, schema
 from slmops_lab.training import compression, trainer
 
 
@@ -88,6 +89,59 @@ def test_a_smaller_vocabulary_survives_saving_and_export(tiny, tmp_path):
     served = runtime.open_runtime("genai", export.to_onnx(tmp_path / "hf", tmp_path / "onnx", "fp32"))
     for chat in CHATS:
         assert served.generate(chat, 8) == generation.generate(small, words, [chat], 8, label=None)[0]
+    served.close()
+
+
+PHRASES = ['{"kind":"warm', '","word":"', '"}', '","word":null}', "a"]
+
+
+def test_phrases_are_one_token_each_and_the_text_is_the_same(tiny):
+    model, tokenizer = tiny
+    longer, words = compression.add_phrases(model, tokenizer, PHRASES)
+    already = [text for text in PHRASES if len(tokenizer(text).input_ids) == 1]
+    assert len(already) == 2, "which are left alone"
+    assert len(words) == longer.config.vocab_size == len(tokenizer) + len(PHRASES) - 2
+    assert model.config.vocab_size == len(tokenizer) and longer.lm_head.weight is longer.model.embed_tokens.weight
+    text = '{"kind":"warm","word":"red"}'
+    ids = words(text).input_ids
+    assert words.convert_ids_to_tokens(ids) == [*PHRASES[:2], "red", '"}'] and words.decode(ids) == text
+    assert words("no JSON, 你好").input_ids == tokenizer("no JSON, 你好").input_ids
+    assert not {token.content for token in words.added_tokens_decoder.values() if token.special} & set(PHRASES)
+    parts = tokenizer(PHRASES[0]).input_ids
+    rows, row = model.model.embed_tokens.weight[parts], longer.model.embed_tokens.weight[len(tokenizer)]
+    assert torch.nn.functional.cosine_similarity(row, rows.mean(0), dim=0) > 0.999
+    assert row.norm().item() == pytest.approx(rows.norm(dim=1).mean().item(), rel=1e-5)
+    again, same = compression.add_phrases(longer, words, PHRASES)
+    assert len(same) == len(words) and again.config.vocab_size == longer.config.vocab_size, "twice is once"
+
+
+def test_phrases_survive_a_smaller_vocabulary(tiny):
+    longer, words = compression.add_phrases(*tiny, PHRASES)
+    text = '{"kind":"warm","word":"parcel"}'
+    small, few, ids = compression.keep_vocabulary(longer, words, [*TEXTS, text], first=600)
+    assert few.decode(few(text).input_ids) == text and len(few(text).input_ids) == len(words(text).input_ids)
+    assert ids[few(text).input_ids].tolist() == words(text).input_ids and small.config.vocab_size == len(ids)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_phrases_are_written_by_a_served_model(tiny, colours, tmp_path, guided):
+    """Trained to write two answers by heart: what is served says the same, and in as few tokens."""
+    task = schema.load(colours)
+    longer, words = compression.add_phrases(*tiny, task.phrases(values=True))
+    answers = {"I like red": {"kind": "warm", "word": "red"}, "hm": {"kind": "cold", "word": None}}
+    lessons = [encoding.encode(words, task.messages(text), task.write(answer)) for text, answer in answers.items()]
+    how = {"num_train_epochs": 60, "learning_rate": 1e-2, "train_embeddings": True, "label": None}
+    trainer.train(longer, words, lessons, **how)
+    longer.save_pretrained(tmp_path / "hf")
+    words.save_pretrained(tmp_path / "hf")
+    served = runtime.open_runtime("genai", export.to_onnx(tmp_path / "hf", tmp_path / "onnx", "fp32"))
+    for text, answer in answers.items():
+        guidance = ("lark_grammar", task.grammar(text)) if guided else None
+        answering = served.stream(task.messages(text), 16, guidance=guidance)
+        said = "".join(answering)
+        assert task.read(said).answer == answer
+        assert said == generation.generate(longer, words, [task.messages(text)], 16, label=None)[0]
+        assert answering.answer_tokens <= 6, "not the twenty and more of its letters"
     served.close()
 
 
