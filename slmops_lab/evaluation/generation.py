@@ -1,12 +1,15 @@
 """Generate answers in batches, and what the right ones cost a model.
 
 Greedy or drawn, in PyTorch; deployed models answer through `deployment.runtime`, and `scoring` says what is right.
-It costs a forward pass for each token of the longest answer of a batch.
+What all prompts of a call begin with is read once; each token of an answer costs a forward pass over the messages
+of a batch that have not ended yet.
 """
+
+import copy
 
 import torch
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache
 
 from slmops_lab import measure, settings
 from slmops_lab.task import encoding
@@ -32,66 +35,88 @@ def generate_scored(model, tokenizer, chats, max_new_tokens=64, batch_size=32, l
 @torch.inference_mode()
 def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
     prompts = [encoding.prompt_ids(tokenizer, chat) for chat in chats]
+    texts, log_probs = [""] * len(prompts), [None] * len(prompts)
+    shared = _shared(prompts)
+    prefix = _read(model, shared)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    texts, log_probs = [""] * len(prompts), [0.0] * len(prompts)
-    how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    head = model.get_output_embeddings()
-    with (
-        head.register_forward_pre_hook(_contiguous),
-        tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar,
-    ):
+    with tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, return_tensors="pt")
-            batch = batch.to(model.device)
-            gains = _Gains()
-            listening = {"logits_processor": LogitsProcessorList([gains])} if scored else {}
-            sequences = model.generate(**batch, max_new_tokens=max_new_tokens, **how, **listening)
-            answers = sequences[:, batch["input_ids"].shape[1] :]
-            if scored:
-                ended = (answers == tokenizer.eos_token_id).cumsum(-1) > 0
-                after = torch.nn.functional.pad(ended[:, :-1], (1, 0))  # padding behind the end token
-                totals = gains.of(sequences).masked_fill(after, 0).sum(-1).tolist()
-            for row, i in enumerate(chosen):
-                texts[i] = tokenizer.decode(answers[row], skip_special_tokens=True)
-                log_probs[i] = totals[row] if scored else None
+            rest = [prompts[i][len(shared) :] for i in chosen]
+            cache = copy.deepcopy(prefix)
+            cache.batch_repeat_interleave(len(chosen))
+            answers = _answer(model, tokenizer, cache, len(shared), rest, max_new_tokens, temperature)
+            for i, (tokens, log_prob) in zip(chosen, answers, strict=True):
+                texts[i] = tokenizer.decode(tokens, skip_special_tokens=True)
+                log_probs[i] = log_prob if scored else None
             bar.update(len(chosen))
     if len(prompts) > 1:  # not between two requests, whose time may be taken
         measure.give_back()  # a cache that grows with each token leaves holes of every size
     return texts, log_probs
 
 
-class _Gains(LogitsProcessor):
-    """Notes the log probability of each token that `generate` takes, and changes nothing.
+def _shared(prompts):
+    """The tokens with which all of several prompts begin; each keeps one of its own at least."""
+    if len(prompts) < 2:
+        return []
+    first, last = min(prompts), max(prompts)  # what these two share, all share
+    most = min(map(len, prompts)) - 1
+    return first[: next((i for i in range(most) if first[i] != last[i]), most)]
 
-    Keeping the logits of all steps for it, as `generate` can, takes gigabytes for a batch.
+
+def _read(model, tokens):
+    """The keys and values of a prefix, for a batch of one."""
+    cache = DynamicCache(config=encoding.decoder(model).config)
+    if tokens:
+        encoding.decoder(model).model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+    return cache
+
+
+def _answer(model, tokenizer, cache, known, rest, max_new_tokens, temperature):
+    """Continue a batch: a list of (tokens without the end token, log probability), one for each of `rest`.
+
+    cache holds the `known` tokens that stand before each of them. Rows that have ended leave the batch once they
+    are a quarter of it: to copy the others' keys and values costs about as much as one step.
     """
+    base, head = encoding.decoder(model), model.get_output_embeddings()
+    ends = torch.tensor(_ends(base, tokenizer))
+    padded = tokenizer.pad({"input_ids": rest}, padding_side="left", return_tensors="pt")
+    ids, mask = padded["input_ids"], torch.nn.functional.pad(padded["attention_mask"], (known, 0), value=1)
+    rows, answers, sums = torch.arange(len(rest)), [[] for _ in rest], torch.zeros(len(rest), dtype=torch.float64)
+    open_rows = torch.ones(len(rest), dtype=torch.bool)
+    for _ in range(max_new_tokens):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        read = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        states = base.model(input_ids=ids, **read).last_hidden_state[:, -1]
+        logits = head(states.contiguous()).float()  # of a slice, torch (2.13) would copy the head once per message
+        ids = _taken(logits, temperature)
+        gained = logits.log_softmax(-1).gather(1, ids)[:, 0].double()
+        sums[rows] += gained.masked_fill(~open_rows[rows], 0)
+        open_rows[rows] &= ~torch.isin(ids[:, 0], ends)
+        for row, token in zip(rows.tolist(), ids[:, 0].tolist(), strict=True):
+            if open_rows[row]:
+                answers[row].append(token)
+        going = open_rows[rows].nonzero()[:, 0]
+        if not len(going):
+            break
+        if len(rows) - len(going) >= len(rows) / 4:
+            cache.batch_select_indices(going)
+            rows, ids, mask = rows[going], ids[going], mask[going]
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    return list(zip(answers, sums.tolist(), strict=True))
 
-    def __init__(self):
-        self.gained, self.last = [], None
 
-    def __call__(self, input_ids, scores):
-        self._note(input_ids)
-        self.last = scores.float().log_softmax(-1)
-        return scores
-
-    def _note(self, input_ids):
-        if self.last is not None:
-            self.gained.append(self.last.gather(1, input_ids[:, -1:]))
-
-    def of(self, sequences):
-        """(batch, new tokens) log probabilities, once `generate` has returned (batch, all tokens)."""
-        self._note(sequences)
-        return torch.cat(self.gained, dim=1)
+def _ends(base, tokenizer):
+    """Ids of the tokens that end an answer."""
+    ends = base.generation_config.eos_token_id
+    return [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
-def _contiguous(head, inputs):
-    """Without this, torch (2.13) copies a frozen head once per message: gigabytes for a batch.
-
-    The head gets a slice, each message's last state; torch.matmul does not fold a batch that is not
-    contiguous, unless a gradient is wanted.
-    """
-    return tuple(states.contiguous() for states in inputs)
+def _taken(logits, temperature):
+    """(rows, 1): the likeliest token of each row, or one drawn at a temperature."""
+    if not temperature:
+        return logits.argmax(-1, keepdim=True)
+    return torch.multinomial((logits / temperature).softmax(-1), 1)
 
 
 @torch.inference_mode()
@@ -106,7 +131,7 @@ def nats(model, tokenizer, examples, batch_size=16):
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
-            done = encoding.forward(model, batch_of([examples[i] for i in chosen]))
+            done = encoding.forward(model, batch_of([examples[i] for i in chosen]), hidden_states=False)
             log_probs = head(done.states).float().log_softmax(-1)
         gained = log_probs.gather(1, done.targets[:, None])[:, 0]
         answers = [sum(t != encoding.IGNORE for t in examples[i]["labels"]) for i in chosen]
