@@ -7,6 +7,7 @@ and checkpoints that know their training. It trains on one processor, and keeps 
 gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are trained only once.
 """
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -223,11 +224,21 @@ class _Seals(TrainerCallback):
         write_json(checkpoint / SEAL, {f.name: sha256_of(f) for f in sorted(checkpoint.iterdir()) if f.name != SEAL})
 
 
+@functools.cache
+def _say_once(sentence):
+    print(sentence, flush=True)
+
+
 def arguments(folder, kind=TrainingArguments, **overrides):
     """The course's TrainingArguments; every one of them can be overridden.
 
-    kind may be a class derived from it, such as a trainer of TRL's brings along.
+    kind may be a class derived from it, such as a trainer of TRL's brings along. The first call in a process says
+    where the processor computes in 32 bits only.
     """
+    if not settings.fast_bf16() and "bf16" not in overrides:
+        _say_once(
+            "This processor has no fast 16-bit arithmetic (bf16): training computes in 32 bits, which takes longer."
+        )
     values = {
         "output_dir": str(folder),
         "use_cpu": True,  # what is trained here is read, scored and exported on the processor, too

@@ -324,6 +324,21 @@ def test_bf16_is_used_where_it_is_said_to_be(tiny, monkeypatch):
     assert set(seen) == {torch.bfloat16}
 
 
+def test_without_bf16_it_says_so_once_and_computes_in_32_bits(tiny, monkeypatch, capsys):
+    model, tokenizer = tiny
+    trainer._say_once.cache_clear()
+    monkeypatch.setattr(settings, "fast_bf16", lambda: False)
+    seen = []
+
+    def spy(model, done, batch):
+        seen.append(model.get_output_embeddings()(done.states).dtype)
+        return trainer.answer_loss(model, done, batch)
+
+    for _ in range(2):
+        trainer.train(model, tokenizer, examples(tokenizer), loss=spy, max_steps=1, label=None)
+    assert capsys.readouterr().out.count("no fast 16-bit arithmetic (bf16)") == 1 and set(seen) == {torch.float32}
+
+
 def test_a_trained_model_computes_as_its_saved_copy_does(tiny, tmp_path, monkeypatch):
     model, tokenizer = tiny
     monkeypatch.setattr(settings, "fast_bf16", lambda: True)
