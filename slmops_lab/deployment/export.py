@@ -97,3 +97,32 @@ def _build(model_folder, out, precision, all_logits=False, **options):
     # the exit code is not enough: what counts is whether there is a model
     if ended or not (out / "model.onnx").is_file():
         raise CourseError(f"{step} failed: {lines[-1].strip()}")
+    if not all_logits:
+        _last_own_token(out / "model.onnx")
+
+
+def _last_own_token(file):
+    """Let the vocabulary head read the last token of each prompt in a batch.
+
+    The builder's `prune_lm_head` takes the last column, but ONNX Runtime GenAI pads the shorter prompts on the right.
+    """
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    at, taken = next((i, n) for i, n in enumerate(model.graph.node) if n.name == "/lm_head/prune/Gather")
+    states, name = taken.input[0], "/lm_head/prune/own"  # states: (batch, tokens, hidden size)
+    make = onnx.helper.make_node
+    nodes = [
+        make("Constant", [], [f"{name}/one"], value_ints=[1]),
+        make(
+            "ReduceSum", ["attention_mask", f"{name}/one"], [f"{name}/read"], keepdims=1
+        ),  # what was read before counts
+        make("Shape", [states], [f"{name}/given"], start=1, end=2),
+        make("Min", [f"{name}/read", f"{name}/given"], [f"{name}/tokens"]),  # (batch, 1): tokens of this step
+        make("Sub", [f"{name}/tokens", f"{name}/one"], [f"{name}/last"]),
+        make("GatherND", [states, f"{name}/last"], taken.output, batch_dims=1),
+    ]
+    kept = [*model.graph.node[:at], *nodes, *model.graph.node[at + 1 :]]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.save(model, file)

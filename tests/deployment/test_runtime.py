@@ -47,23 +47,32 @@ def test_a_stop_text_that_only_begins_is_given_out_after_all(served):
 
 
 class Scripted:
-    """Generator and tokenizer in one: gives out pieces, then ends. Pieces may be exceptions."""
+    """Generator and tokenizer in one: gives out steps, then ends. A step is a piece, or several, or an exception."""
 
-    eos_token_ids = (-1,)
+    END, eos_token_ids = -1, (-1,)
 
-    def __init__(self, pieces):
-        self.pieces, self.at = pieces, -1
+    def __init__(self, steps):
+        self.steps = [step if isinstance(step, list) else [step] for step in steps]
+        self.pieces, self.at = [], -1
 
     def is_done(self):
-        return self.at + 1 >= len(self.pieces)
+        return self.at + 1 >= len(self.steps)
 
     def generate_next_token(self):
         self.at += 1
-        if isinstance(self.pieces[self.at], Exception):
-            raise self.pieces[self.at]
+        for piece in self.steps[self.at]:
+            if isinstance(piece, Exception):
+                raise piece
+            self.pieces.append(piece)
+
+    def token_count(self):
+        return len(self.pieces)
+
+    def get_sequence(self, _):
+        return list(range(len(self.pieces) - (self.pieces[-1:] == [self.END])))
 
     def get_next_tokens(self):
-        return [self.at]
+        return [self.END if self.pieces[-1] == self.END else len(self.pieces) - 1]
 
     def create_stream(self):
         return self
@@ -72,9 +81,47 @@ class Scripted:
         return self.pieces[token]
 
 
+def making(steps, limit=99, stop=(), **how):
+    script = Scripted(steps)
+    return runtime.Generation(script, script, 3, limit, stop, **how)
+
+
 def said(pieces, stop=()):
-    script = Scripted(pieces)
-    return "".join(runtime.Generation(script, script, 3, len(pieces), stop))
+    return "".join(making(pieces, len(pieces), stop))
+
+
+FORCED = [["{"], ['"a', '":', "1"], [",", "2"], ["}", Scripted.END]]
+
+
+@pytest.mark.parametrize("limit", range(1, 10))
+def test_the_limit_holds_in_the_midst_of_forced_tokens(limit):
+    whole = [piece for step in FORCED for piece in step]
+    answer = making(FORCED, limit)
+    assert "".join(answer) == "".join(whole[: min(limit, 7)])
+    assert answer.answer_tokens == min(limit, 8), "the end token is one of the answer's"
+    assert answer.finish_reason == ("stop" if limit >= 8 else "length")
+
+
+def test_a_stop_text_ends_the_answer_in_the_midst_of_forced_tokens():
+    answer = making(FORCED, stop=['":1'])
+    assert ("".join(answer), answer.answer_tokens, answer.finish_reason) == ('{"a', 4, "stop")
+    answer = making(FORCED, stop=["a"])
+    assert ("".join(answer), answer.answer_tokens, answer.finish_reason) == ('{"', 2, "stop")
+
+
+def test_a_generator_is_given_back_once_and_only_where_it_has_not_failed():
+    back = []
+    answer = making(FORCED, after=lambda: back.append("whole"))
+    assert "".join(answer) == '{"a":1,2}'
+    assert "".join(answer) == "", "by now it may be at work on another answer"
+    left = iter(making(FORCED, after=lambda: back.append("left")))
+    next(left)
+    left.close()
+    broken = making(["a", RuntimeError("std::bad_alloc")], after=lambda: back.append("broken"))
+    with pytest.raises(RuntimeError):
+        list(broken)
+    assert list(broken) == []
+    assert back == ["whole", "left"]
 
 
 @given(st.lists(st.text("ab", max_size=4), max_size=12), st.lists(st.text("ab", min_size=1, max_size=5), max_size=4))
