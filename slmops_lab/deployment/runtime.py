@@ -6,6 +6,7 @@ model never imports torch. What a user can put right is a CourseError; what a ru
 """
 
 import functools
+import itertools
 import json
 import re
 import time
@@ -228,11 +229,11 @@ class GenAIRuntime:
     """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
 
     adapters: {name: adapter file}, of which each request may choose one.
-    The generator of the last answer is kept, with the memory of its attention: the next message with the same system
-    turn is read from where the two prompts part, which saves the time and changes no number. It never stands for
-    more than what is before the user's words, so nobody can tell by the time what somebody else has asked. In ONNX
-    Runtime GenAI 0.18 a generator keeps its adapter, guidance and search options for life, so another adapter or
-    guidance begins anew; kept are those without guidance or with a JSON schema (grammars are made for one message),
+    The generator of the last answer is kept, with what its attention remembers: the next message with the same
+    system turn is read from where the user's words begin, which saves time and changes no number. What users said is
+    read anew each time, so nobody can tell by the time what somebody else has asked. In ONNX Runtime GenAI
+    0.18 a generator keeps its adapter, guidance and search options for life, so another adapter or guidance
+    begins anew; kept are those without guidance or with a JSON schema (a `Task.grammar` is made for one message),
     and none that draws. One answer at a time: an answer that is asked for while another is made has its own generator.
     """
 
@@ -300,9 +301,10 @@ class GenAIRuntime:
                 kept.generator.append_tokens(ids[known:])
                 return kept
         kept = None  # its memory is free before more is asked for
-        empty = self.tokenizer.encode(self.prompt([*chat[:-1], {**chat[-1], "content": ""}]))
-        same = [one == other for one, other in zip(ids.tolist(), empty.tolist(), strict=False)]
-        constant = ids[: (*same, False).index(False)].tolist()
+        system = list(itertools.takewhile(lambda turn: turn["role"] == "system", chat))
+        empty = self.tokenizer.encode(self.prompt([*system, {"role": "user", "content": ""}]))
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids.tolist(), empty.tolist(), strict=False))
+        constant = [token for token, _ in same]
         length = min(self.positions, -(-length // ROOM) * ROOM)
         return _Reader(self.start(ids, length, *about), length, about, constant)
 
