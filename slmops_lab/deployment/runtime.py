@@ -5,10 +5,16 @@ model never imports torch. What a user can put right is a CourseError; what a ru
 (no memory, a damaged model) stays the exception that it raised. Queues and time limits are the endpoint's.
 """
 
+import functools
+import itertools
 import json
+import re
 import time
+from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slmops_lab import measure
 from slmops_lab.errors import CourseError
@@ -19,6 +25,7 @@ from slmops_lab.task.encoding import defuse
 STOPS, STOP_LENGTH = 4, 100  # at most so many stop texts (as OpenAI's API), of so many characters each
 # how ONNX Runtime GenAI begins a complaint about guidance; whatever else it complains about is no fault of the guidance
 GUIDANCE = ("Error creating grammar", "Error computing mask", "Unsupported guidance type", "Guidance type")
+ROOM = 256  # a generator that is kept has room for a multiple of so many tokens: the next message may be longer
 
 
 class TooLong(CourseError):
@@ -48,29 +55,40 @@ class TorchRuntime:
 
 
 class Generation:
-    """One answer in the making: iterate over it for its pieces, stop iterating to end it early.
+    """One answer in the making: iterate over it once for its pieces, stop iterating to end it early.
 
     prompt_tokens is right at once, answer_tokens and finish_reason ('stop', or 'length' where the
     limit cut it off) when the pieces have ended. stop: texts that end the answer; each character of the answer
-    is compared once with each of them. Raises CourseError where there are more than `STOPS` of them or one
-    is not 1 to `STOP_LENGTH` characters long.
+    is compared once with each of them. after: called when the generator is no longer needed and has not failed.
+    Raises CourseError where there are more than `STOPS` stop texts or one is not 1 to `STOP_LENGTH` characters long.
     """
 
-    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=()):
+    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=(), after=None):
         if len(stop) > STOPS or not all(1 <= len(text) <= STOP_LENGTH for text in stop):
             raise CourseError(f"Give at most {STOPS} stop texts of 1 to {STOP_LENGTH} characters each.")
         self._generator, self._decoder, self._limit = generator, tokenizer.create_stream(), limit
         self._stop, self._matched = [(text, _borders(text)) for text in stop], [0] * len(stop)
-        self._ends = set(tokenizer.eos_token_ids)
+        self._ends, self._after = set(tokenizer.eos_token_ids), after
         self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
 
     def __iter__(self):
+        if self._generator is None:  # it has ended, and the generator may be at work on another answer
+            return
+        failed = True
+        try:
+            yield from self._pieces()
+            failed = False
+        except GeneratorExit:  # nobody wants the rest
+            failed = False
+            raise
+        finally:
+            self._generator = None
+            if self._after is not None and not failed:
+                self._after()
+
+    def _pieces(self):
         held = ""  # what may be the beginning of a stop text is not given out yet
-        while not self._generator.is_done() and self.answer_tokens < self._limit:
-            with _guidance_blamed():
-                self._generator.generate_next_token()
-            self.answer_tokens += 1
-            token = self._generator.get_next_tokens()[0]
+        for token in self._tokens():
             if token in self._ends:
                 self.finish_reason = "stop"
                 break
@@ -86,6 +104,20 @@ class Generation:
         self.finish_reason = self.finish_reason or "length"
         if held:
             yield held
+
+    def _tokens(self):
+        """Yield the answer's tokens up to the limit. One step may make several: those that guidance forces."""
+        known = self._generator.token_count()
+        while self.answer_tokens < self._limit and not self._generator.is_done():
+            with _guidance_blamed():
+                self._generator.generate_next_token()
+            made = self._generator.get_sequence(0)[known:]
+            known += len(made)
+            chosen = self._generator.get_next_tokens()[0]
+            ended = [chosen] if chosen in self._ends else []  # an end token is not put into the sequence
+            for token in [*made, *ended][: self._limit - self.answer_tokens]:
+                self.answer_tokens += 1
+                yield token
 
     def _find(self, piece):
         """Where the first stop text to be complete begins, counted from the piece (below 0: before it), or None."""
@@ -124,10 +156,85 @@ def _guidance_blamed():
         raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
+def most_forced(kind, text):
+    """How many tokens in a row can guidance force at most? None where that cannot be told.
+
+    ONNX Runtime GenAI 0.18 writes forced tokens without a look at the room that its generator has, past the end of
+    its memory: nobody may ask for them who cannot tell. Told are JSON schemas of objects, arrays, `anyOf` and literal
+    values, without references or counts, and grammars like those of `Task.grammar`. A token has at least one byte,
+    so the bytes of the longest answer are counted, without those of free text: nothing is forced in there.
+    """
+    counting = {"json_schema": _schema_bytes, "lark_grammar": _grammar_bytes}
+    if kind not in counting:
+        return None
+    try:
+        return counting[kind](text)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # a shape that is not known here
+        return None
+
+
+SAYS_NOTHING = {"title", "description", "default", "x-guidance", "additionalProperties", "required", "properties"}
+FREE = 16  # bytes: what is forced at the edges of a free value, such as its quotes, or the rest of an escaped character
+
+
+def _schema_bytes(text):
+    def most(schema):
+        told = set(schema) - SAYS_NOTHING
+        if told - {"type", "const", "enum", "anyOf", "items"}:
+            raise ValueError("it counts, refers or has patterns")
+        if not isinstance(schema.get("additionalProperties", False), bool):
+            raise ValueError("it describes properties that have no name")
+        if set(schema.get("x-guidance", {})) - {"whitespace_flexible"}:
+            raise ValueError("it has texts of its own between the values")
+        values = [schema["const"]] if "const" in schema else schema.get("enum", [])
+        parts = [len(json.dumps(value)) for value in values] + [most(one) for one in schema.get("anyOf", [])]
+        known = schema.get("properties", {})
+        names = [*known, *(name for name in schema.get("required", []) if name not in known)]
+        inside = sum(len(json.dumps(name)) + 4 + most(known.get(name, {})) for name in names)
+        return FREE + inside + max(parts, default=0) + most(schema.get("items", {})) if schema else FREE
+
+    return most(json.loads(text, parse_float=int))  # which refuses what is no integer: it can be written at any length
+
+
+def _grammar_bytes(text):
+    literal = r'"(?:[^"\\]|\\.)*"'
+    chunks, copied = "substring_chunks", '%regex {"substring_chunks": '
+    rules = dict(line.split(": ", 1) for line in text.split("\n"))
+
+    @functools.cache
+    def most(name):
+        if rules[name].startswith(copied):
+            return FREE + max(len(chunk) for chunk in json.loads(rules[name].removeprefix("%regex "))[chunks])
+        if rules[name] == "PIECE & /(?s:.)+/":
+            return most("PIECE")
+        if not re.fullmatch(rf"(?:{literal}|\w+|[| ])*", rules[name]):
+            raise ValueError("it counts or repeats")
+        without = re.sub(literal, lambda found: f" {len(json.loads(found[0]).encode())} ", rules[name])
+        return max(sum(int(p) if p.isdigit() else most(p) for p in way.split()) for way in without.split("|"))
+
+    return most("start")
+
+
+@dataclass
+class _Reader:
+    """A generator that has read a prompt, for how many tokens it has room, and what another answer can use of it."""
+
+    generator: Any
+    length: int
+    about: tuple  # adapter and guidance, which a generator keeps for life
+    constant: list  # the tokens with which each such prompt begins
+
+
 class GenAIRuntime:
     """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
 
     adapters: {name: adapter file}, of which each request may choose one.
+    The generator of the last answer is kept, with what its attention remembers: the next message with the same
+    system turn is read from where the user's words begin, which saves time and changes no number. What users said is
+    read anew each time, so nobody can tell by the time what somebody else has asked. In ONNX Runtime GenAI
+    0.18 a generator keeps its adapter, guidance and search options for life, so another adapter or guidance
+    begins anew; kept are those without guidance or with a JSON schema (a `Task.grammar` is made for one message),
+    and none that draws. One answer at a time: an answer that is asked for while another is made has its own generator.
     """
 
     def __init__(self, folder, adapters=None):
@@ -144,6 +251,7 @@ class GenAIRuntime:
         told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
         self.positions = told["model"]["context_length"]
         self._marks = control_marks(folder)
+        self._kept = deque(maxlen=1)  # who takes the `_Reader` out has it for himself
         self.names = list(adapters or {})
         if adapters:
             self.adapters = og.Adapters(self.model)
@@ -158,7 +266,8 @@ class GenAIRuntime:
         """A `Generation`: the answer to a list of {'role', 'content'}, piece by piece.
 
         guidance: (kind, text), such as ('json_schema', schema as JSON) or ('lark_grammar', grammar):
-        the answer can then be nothing else, unless the limit cuts it off. stop: as in `Generation`.
+        the answer can then be nothing else, unless the limit cuts it off. What it forces is written without a
+        decoding step each, where `most_forced` knows an end to it and nothing is drawn. stop: as in `Generation`.
         longest_prompt: tokens that are read at most, where that is less than the model could. sampling:
         search options of ONNX Runtime GenAI (temperature, top_p, random_seed); without any, each token is
         the likeliest. Raises `TooLong` on a chat that is, and CourseError on an adapter that was not
@@ -170,8 +279,34 @@ class GenAIRuntime:
         if longest_prompt is not None and len(ids) > longest_prompt:
             raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
         self._refuse_too_long(len(ids), max_new_tokens)
-        generator = self.start(ids, len(ids) + max_new_tokens, adapter, guidance, sampling)
-        return Generation(generator, self.tokenizer, len(ids), max_new_tokens, stop)
+        length, limits = len(ids) + max_new_tokens, (self.tokenizer, len(ids), max_new_tokens, stop)
+        if sampling:  # a seed draws as it ever did: each token once
+            return Generation(self.start(ids, length, adapter, guidance, sampling), *limits)
+        forced = None if guidance is None else most_forced(*guidance)
+        if forced is not None and length + forced <= self.positions:
+            guidance, length = (*guidance, True), length + forced
+        if guidance is not None and guidance[0] != "json_schema":
+            return Generation(self.start(ids, length, adapter, guidance), *limits)
+        reader = self._read(chat, ids, length, (adapter, guidance))
+        return Generation(reader.generator, *limits, after=lambda: self._kept.append(reader))
+
+    def _read(self, chat, ids, length, about):
+        """A `_Reader` of the tokens `ids` with room for `length`: the kept one, rewound, where that is possible."""
+        kept = self._kept.pop() if self._kept else None
+        if kept is not None and kept.about == about and kept.length >= length:
+            known = len(kept.constant)
+            # one token alone is computed in another way than several, so at least two are left to be read
+            if 0 < known < len(ids) - 1 and ids[:known].tolist() == kept.constant:
+                kept.generator.rewind_to(known)
+                kept.generator.append_tokens(ids[known:])
+                return kept
+        kept = None  # its memory is free before more is asked for
+        system = list(itertools.takewhile(lambda turn: turn["role"] == "system", chat))
+        empty = self.tokenizer.encode(self.prompt([*system, {"role": "user", "content": ""}]))
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids.tolist(), empty.tolist(), strict=False))
+        constant = [token for token, _ in same]
+        length = min(self.positions, -(-length // ROOM) * ROOM)
+        return _Reader(self.start(ids, length, *about), length, about, constant)
 
     def generate(self, chat, max_new_tokens=64, **how):
         """The whole answer as text; `how` and errors as in `stream`."""
@@ -189,7 +324,10 @@ class GenAIRuntime:
         return [self.tokenizer.decode(generator.get_sequence(i)[length:]) for i in range(len(chats))]
 
     def start(self, ids, max_length, adapter=None, guidance=None, sampling=None, **search):
-        """ONNX Runtime GenAI's own generator after it has read `ids`; further search options as they are."""
+        """ONNX Runtime GenAI's own generator after it has read `ids`; further search options as they are.
+
+        guidance: as in `stream`, or (kind, text, True) to have forced tokens written without a step: see `most_forced`.
+        """
         params = self._og.GeneratorParams(self.model)
         params.set_search_options(max_length=max_length, do_sample=bool(sampling), **(sampling or {}), **search)
         with _guidance_blamed():
@@ -210,6 +348,7 @@ class GenAIRuntime:
 
     def close(self):
         """Let go of the weights."""
+        self._kept.clear()
         self.model = self.tokenizer = None
 
 
