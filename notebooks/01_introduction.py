@@ -254,7 +254,7 @@ from scipy.special import log_softmax
 from slmops_lab.deployment import export, runtime
 
 scratch = Path(tempfile.mkdtemp())
-onnx = {name: export.to_onnx(folder, scratch / name, name) for name in export.PRECISIONS}
+onnx = {name: export.to_onnx(folder, scratch / name, name, all_logits=True) for name in export.PRECISIONS}
 
 
 def perplexity_of(served):

@@ -104,7 +104,7 @@ for name, precision, method in (
     *((m, "int4", m) for m in export.METHODS[1:]),
 ):
     with measure.timed() as elapsed:
-        rounded[name] = export.to_onnx(teacher_folder, scratch / name, precision, method)
+        rounded[name] = export.to_onnx(teacher_folder, scratch / name, precision, method, all_logits=True)
     minutes[name] = elapsed.seconds / 60
 
 # %%
