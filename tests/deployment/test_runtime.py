@@ -14,8 +14,26 @@ CHAT = [{"role": "user", "content": "where is my tent?"}]
 
 
 @pytest.fixture(scope="module")
-def served(tiny_onnx):
-    return runtime.GenAIRuntime(tiny_onnx)
+def lively(tiny_folder, tokenizer, tmp_path_factory):
+    """Folder of a tiny model with large weights: it says something else to every message."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("lively")
+    LlamaForCausalLM(LlamaConfig.from_pretrained(tiny_folder, initializer_range=0.3)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lively_onnx(lively, tmp_path_factory):
+    return export.to_onnx(lively, tmp_path_factory.mktemp("onnx") / "last", "fp32")
+
+
+@pytest.fixture(scope="module")
+def served(lively_onnx):
+    return runtime.GenAIRuntime(lively_onnx)
 
 
 @pytest.fixture
@@ -238,7 +256,9 @@ BATCH = [CHAT, [{"role": "user", "content": "refund " * 30}], [{"role": "user", 
 
 
 def test_a_batch_answers_as_one_by_one(served):
-    assert served.generate_batch(BATCH, 8) == [served.generate(chat, 8) for chat in BATCH]
+    wanted = [served.generate(chat, 8) for chat in BATCH]
+    assert len(set(wanted)) == len(BATCH), "or the comparison shows nothing"
+    assert served.generate_batch(BATCH, 8) == wanted
 
 
 def test_a_message_cannot_speak_as_the_system(served):
@@ -340,6 +360,7 @@ def answered_not(*_, **__):
 def test_answers_that_are_made_at_the_same_time_do_not_mix(served, task):
     chats = [task.messages(text) for text in TEXTS]
     wanted = [plainly(served, chat, 12)[0] for chat in chats]
+    assert len(set(wanted)) == len(chats), "or the comparison shows nothing"
     served.generate(chats[0], 12)  # so that there is a generator to share
     answers = [iter(served.stream(chat, 12)) for chat in chats]
     said = [""] * len(chats)
@@ -360,9 +381,9 @@ class Counting:
 
 
 @pytest.fixture
-def watched(tiny_onnx, monkeypatch):
+def watched(lively_onnx, monkeypatch):
     """(runtime, what happens to its generators)."""
-    served, notes = runtime.GenAIRuntime(tiny_onnx), []
+    served, notes = runtime.GenAIRuntime(lively_onnx), []
     start = served.start
 
     def watch(ids, length, adapter=None, guidance=None, *rest, **more):
@@ -472,6 +493,30 @@ def test_a_grammar_of_a_task_forces_no_more_than_was_told(served, task, text):
     assert 1 <= most_at_once(served, guidance) <= runtime.most_forced(*guidance) < 100
 
 
+LONG = "a" * 300
+PIECES = json.dumps({"substring_chunks": [LONG]})
+LONGEST = [
+    ("json_schema", {"const": LONG}, f'"{LONG}"'),
+    ("json_schema", {"enum": [1, [LONG]]}, f'["{LONG}"]'),
+    ("json_schema", {"anyOf": [{"const": 1}, {"anyOf": [{"const": LONG}]}]}, f'"{LONG}"'),
+    ("json_schema", {"type": "object", "required": [LONG]}, f'{{"{LONG}":'),
+    (
+        "json_schema",
+        {"properties": {LONG: {"const": LONG}, "b": {"const": LONG}}},
+        f'{{"{LONG}":"{LONG}","b":"{LONG}"}}',
+    ),
+    ("json_schema", {"items": {"const": LONG}}, f'["{LONG}"'),
+    ("lark_grammar", f'start: "{LONG}" x "{LONG}"\nx: "a" | "{LONG}"', 3 * LONG),
+    ("lark_grammar", f'start: "b" COPY\nPIECE: %regex {PIECES}\nCOPY: PIECE & /(?s:.)+/', f"b{LONG}"),
+]
+
+
+@pytest.mark.parametrize("kind, text, longest", LONGEST)
+def test_as_many_tokens_are_told_as_the_longest_answer_has_bytes(kind, text, longest):
+    told = runtime.most_forced(kind, text if kind != "json_schema" else json.dumps(text))
+    assert len(longest) <= told <= len(longest) + 100
+
+
 UNCOUNTED = [
     ("json_schema", {"type": "array", "minItems": 500, "items": {"const": "parcel"}}),
     ("json_schema", {"type": "string", "pattern": "^a{9000}$"}),
@@ -512,9 +557,9 @@ def test_more_than_there_is_room_for_is_not_forced(watched, schema):
 
 
 @pytest.fixture(scope="module")
-def everything(tiny_folder, tmp_path_factory):
-    """The tiny model with the logits of all tokens."""
-    return export.to_onnx(tiny_folder, tmp_path_factory.mktemp("onnx") / "all", "fp32", all_logits=True)
+def everything(lively, tmp_path_factory):
+    """The same model with the logits of all tokens."""
+    return export.to_onnx(lively, tmp_path_factory.mktemp("onnx") / "all", "fp32", all_logits=True)
 
 
 def test_only_the_last_logits_are_computed_and_they_are_the_same(served, everything):
@@ -528,7 +573,7 @@ def test_only_the_last_logits_are_computed_and_they_are_the_same(served, everyth
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny_folder, tmp_path_factory):
+def adapted(lively, tmp_path_factory):
     """A runtime with two adapters of random numbers."""
     import peft
     import torch
@@ -538,12 +583,12 @@ def adapted(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
     torch.manual_seed(0)
     for name in ("one", "two"):
-        model, _ = base_model.open_model(tiny_folder)
+        model, _ = base_model.open_model(lively)
         config = peft.LoraConfig(
             r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
         )
         peft.get_peft_model(model, config).save_pretrained(folder / name)
-    files = export.with_adapters(tiny_folder, {name: folder / name for name in ("one", "two")}, folder / "onnx", "fp32")
+    files = export.with_adapters(lively, {name: folder / name for name in ("one", "two")}, folder / "onnx", "fp32")
     return runtime.GenAIRuntime(folder / "onnx", files)
 
 
