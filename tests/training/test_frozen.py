@@ -14,6 +14,7 @@ from slmops_lab.task import encoding
 from slmops_lab.training import base_model, frozen, trainer
 
 HOW = {"max_steps": 6, "learning_rate": 1e-2, "logging_steps": 1, "label": None, "bf16": False, "seed": 0}
+HOW["train_embeddings"] = False  # they lie below the frozen layers, so `upper` holds them still, too
 EXACT = {"dtype": torch.float32}
 
 

@@ -232,7 +232,6 @@ def test_training_learns_and_is_repeatable(tiny_folder):
     for epochs in (10, 2):
         model, tokenizer = base_model.open_model(tiny_folder)
         how = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "seed": 1, "logging_steps": 1, "label": None}
-        how["train_embeddings"] = True  # the tiny model's inner layers alone say little
         history = trainer.train(model, tokenizer, examples(tokenizer), num_train_epochs=epochs, **how)
         losses.append(history["loss"].tolist())
     assert len(losses[1]) == 4 and losses[0][:4] == losses[1]
@@ -248,7 +247,7 @@ FORMER = [10.75045, 9.97558, 8.77069, 7.93419, 7.40649, 7.11981]
 def test_the_losses_are_those_of_the_former_trainer(tiny):
     model, tokenizer = tiny
     how = {"num_train_epochs": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
-    how |= {"logging_steps": 1, "bf16": False, "label": None, "train_embeddings": True}
+    how |= {"logging_steps": 1, "bf16": False, "label": None}
     history = trainer.train(model, tokenizer, examples(tokenizer), **how)
     assert history["loss"].tolist() == pytest.approx(FORMER, abs=2e-5)
 
@@ -286,6 +285,7 @@ def test_matrices_that_stay_are_rounded_once_to_the_same_losses(tiny_folder, mon
             return trainer.answer_loss(model, done, batch)
 
         how = {"max_steps": 4, "bf16": True, "learning_rate": 1e-2, "logging_steps": 1, "label": None, "seed": 0}
+        how["train_embeddings"] = False
         history = trainer.train(model, tokenizer, examples(tokenizer), loss=spy, **how)
         monkeypatch.setattr(trainer, "rounded_once", rounded)
         assert set(seen) == {torch.bfloat16 if fast else torch.float32}
