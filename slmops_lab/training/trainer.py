@@ -4,7 +4,8 @@ transformers' Trainer does the work; this module adds what makes it fast on two 
 length, bf16 arithmetic on fp32 weights where the processor has it, the vocabulary head on answer tokens
 only, on request the embedding table left as it is), a memory budget, a mean over tokens where gradients
 are accumulated, and checkpoints that know their training. It trains on one processor, and keeps the weights that
-move, their gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are trained only once.
+move, their gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are
+trained only once.
 """
 
 import functools
