@@ -1,11 +1,12 @@
 """Seconds a lesson of training, each with its share of what the processor's matrix products allow.
 
-    python tests/benchmarks/training.py [--messages 16] [--rounds 3] [--only NAME ...]
+    python tests/benchmarks/training.py [--messages 16] [--rounds 3] [--only NAME ...] [--former CHECKOUT]
 
-All ways train on the same messages, one pass in batches of four, in alternation, each from the same weights, in this
-process; SFTTrainer keeps its defaults (batches of eight), but for bf16 where the processor has none. The limit is the
-speed of matrix products of the shapes that a step has, measured in the same run; the share is what a way's products
-would take at that speed, divided by its time. Printed are medians. Nothing else should run on the machine.
+All ways train on the same messages, one pass in batches of four (if not said), in alternation, from the same weights;
+SFTTrainer keeps its defaults (batches of eight), but for bf16 where the processor has none. --former adds the trainer
+of commit c6ae1d0 out of a checkout of it (git worktree add CHECKOUT c6ae1d0), in a process of its own. The limit is
+the speed of matrix products of the shapes that a step has, measured in the same run; the share is what a way's
+products would take at that speed, divided by its time. Printed are medians. Nothing else should run on the machine.
 
 Full tuning of the base on 89 tokens a lesson, one way after the other:
     processor with bf16 (AVX512):  former trainer (commit c6ae1d0) 0.468 s; limit 0.142 s
@@ -13,9 +14,13 @@ Full tuning of the base on 89 tokens a lesson, one way after the other:
 """
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pandas
 import torch
@@ -49,6 +54,34 @@ def by_trl(model, tokenizer, task, records):
     return time.perf_counter() - started
 
 
+# What a former way runs; the course's modules lay flat in one folder then.
+FORMER = """
+import sys
+from slmops_lab import base_model, compress, data, settings, training
+run = settings.start("support_desk", "smollm2-135m")
+desk = data.load(run.dataset)
+model, tokenizer = base_model.open_model(base_model.fetch())
+way, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if way == "student":
+    model = compress.keep_layers(model, compress.spread(30, 10))
+if way == "LoRA":
+    from peft import LoraConfig, get_peft_model
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{lora}))
+records = desk.train[:count]
+lessons = [training.encode(tokenizer, desk.task.messages(r["text"]), desk.task.write(r["answer"])) for r in records]
+how = {"num_train_epochs": 1, "per_device_train_batch_size": batch, "label": None}
+print(training.train(model, tokenizer, lessons, **how).attrs["seconds"])
+"""
+
+
+def by_the_former(checkout, way, count):
+    """Seconds of one pass of the trainer of another checkout."""
+    command = [sys.executable, "-c", FORMER.replace("{lora}", repr(LORA)), way, str(count), str(BATCH)]
+    env = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
 def prepared(model, tokenizer, task, records, how):
     """(model, tokenizer, lessons) of one of the course's ways."""
     if how.get("student"):
@@ -62,9 +95,9 @@ def prepared(model, tokenizer, task, records, how):
     return model, tokenizer, [encoding.encode(tokenizer, chat, answer) for chat, answer in chats]
 
 
-def by_the_course(model, tokenizer, lessons, depth):
+def by_the_course(model, tokenizer, lessons, depth=0, batch=BATCH, **_):
     """Seconds of one pass; the states of frozen layers are there already, as in a second trial."""
-    usual = {"num_train_epochs": 1, "per_device_train_batch_size": BATCH, "label": None}
+    usual = {"num_train_epochs": 1, "per_device_train_batch_size": batch, "label": None}
     usual["train_embeddings"] = False
     if not depth:
         return trainer.train(model, tokenizer, lessons, **usual).attrs["seconds"]
@@ -74,8 +107,12 @@ def by_the_course(model, tokenizer, lessons, depth):
 
 
 WAYS = {
+    "former: full": {"former": "full"},
+    "former: LoRA": {"former": "LoRA", "lora": True},
+    "former: student of 10 layers": {"former": "student", "student": 10},
     "SFTTrainer": {},
     "full": {},
+    "full, batches of 8": {"batch": 8},
     "full, phrases": {"phrases": True},
     "upper 20 layers, phrases": {"phrases": True, "depth": 10},
     "LoRA": {"lora": True},
@@ -113,8 +150,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--only", nargs="+", choices=list(WAYS))
+    parser.add_argument("--former", type=Path)
     options = parser.parse_args()
+    options.only = options.only or [name for name in WAYS if options.former or "former" not in WAYS[name]]
     settings.start("support_desk", "smollm2-135m")
     desk = data.load(settings.dataset_folder("support_desk"))
     records = desk.train[: options.messages]
@@ -127,8 +166,10 @@ def main():
             if name == "SFTTrainer":
                 took = by_trl(model, tokenizer, desk.task, records)
             model, tokenizer, lessons = prepared(model, tokenizer, desk.task, records, WAYS[name])
-            if name != "SFTTrainer":
-                took = by_the_course(model, tokenizer, lessons, WAYS[name].get("depth", 0))
+            if "former" in WAYS[name]:
+                took = by_the_former(options.former, WAYS[name]["former"], len(records))
+            elif name != "SFTTrainer":
+                took = by_the_course(model, tokenizer, lessons, **WAYS[name])
             work[name] = operations(config, lessons, WAYS[name])
             seconds[name].append(took / len(records))
             del model
@@ -141,7 +182,7 @@ def main():
         median = statistics.median(times)
         rows.append((name, median, min(times), max(times), limit, f"{limit / median:.0%}"))
     table = pandas.DataFrame(rows, columns=["way", "s a lesson", "least", "most", "limit", "share"]).set_index("way")
-    for other in ("SFTTrainer", "full", "LoRA", "student of 10 layers"):
+    for other in (*(name for name in WAYS if "former" in WAYS[name]), "SFTTrainer", "full"):
         if other in table.index:
             table[f"times {other}"] = table.loc[other, "s a lesson"] / table["s a lesson"]
     print(table.round(3).to_string())
