@@ -34,7 +34,7 @@ from slmops_lab.files import sha256_of, write_json
 from slmops_lab.task import encoding
 
 # Megabytes of activations that a batch may keep for the backward pass: the 30-layer base then trains near 4 GB.
-KEPT_ACTIVATIONS = 600
+KEPT_ACTIVATIONS = 1200
 FINGERPRINT = "arguments.json"  # in a folder of checkpoints: which training they are of
 SEAL = "complete.json"  # in a checkpoint, written last: the hashes of its files
 # Arguments that change nothing about the weights.

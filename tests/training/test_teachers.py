@@ -536,16 +536,15 @@ def test_the_end_token_counts_and_what_follows_does_not(tiny, monkeypatch):
     chats = [[{"role": "user", "content": word}] for word in ("a", "b")]
     end = tokenizer.eos_token_id
     with torch.no_grad():  # every token but the end is impossible: one token long, probability one
-        model.generation_config.suppress_tokens = None
-        real = model.forward
+        head = model.get_output_embeddings()
+        real = head.forward
 
-        def forward(*args, **kwargs):
-            out = real(*args, **kwargs)
-            out.logits = torch.full_like(out.logits, -1e4)
-            out.logits[..., end] = 0.0
-            return out
+        def forward(states):
+            logits = torch.full_like(real(states), -1e4)
+            logits[..., end] = 0.0
+            return logits
 
-        monkeypatch.setattr(model, "forward", forward)
+        monkeypatch.setattr(head, "forward", forward)
         said, log_probs = generation.generate_scored(model, tokenizer, chats, 6, label=None)
     assert said == ["", ""] and log_probs == pytest.approx([0.0, 0.0])
 
