@@ -65,7 +65,7 @@ print(f"({elapsed.seconds:.1f} seconds on {settings.threads()} cores)")
 from slmops_lab.task import data
 
 desk = data.load(run.dataset)
-for record in desk.test[:4]:
+for record in desk.train[:4]:
     print(record["text"], "\n   ->", desk.task.write(record["answer"]), "\n")
 card = run.dataset / "README.md"
 written = card.read_text(encoding="utf-8") if card.is_file() else ""
@@ -177,9 +177,9 @@ print("counting words beats the untuned model:", same.exact > zero_shot.exact)
 print("counting words stays below 80 %:", keywords.exact < 0.8)
 
 # %% [markdown]
-# The model that knows the capital of France does this job worse than counting words. General ability is not reliability at one task. A narrow job can be
-# learned, though, and that is where small models have their place: chapter 2 trains the model on such messages. (The comparison is not fair yet. Counting
-# words has learned from the training messages, the model has seen none. It only says what a trained model must beat.)
+# The model that knows the capital of France does this job worse than counting words: it can do many things, but it is not reliable at this one. A narrow job
+# can be learned, though, and that is where small models have their place. Chapter 2 trains the model on such messages. (The comparison is not fair yet.
+# Counting words has learned from the training messages, the model has seen none. It only says what a trained model must beat.)
 #
 # ### How much memory does it need?
 #
@@ -631,7 +631,7 @@ def with_heads(each):
 
 # %%
 for share in (0.9, 0.75, 0.5):
-    try_out(f"{100 * share:.0f} % of the neurons", "neurons", with_neurons(share))
+    try_out(f"{100 * share:.0f} % neurons", "neurons", with_neurons(share))
 in_a_group = config.num_attention_heads // config.num_key_value_heads
 for each in range(in_a_group - 1, 0, -1):
     try_out(f"{each} of {in_a_group} heads", "heads", with_heads(each))
@@ -644,13 +644,13 @@ figure = plots.panels(
 )
 plots.show(
     figure,
-    takeaway=f"Half of the neurons gone: {p['points']['50 % of the neurons']:.1f} times the perplexity, {100 * ms[0.5]['50 % of the neurons'] / ms[0.5].iloc[0]:.0f} % of the time",
+    takeaway=f"Half of the neurons gone: {p['points']['50 % neurons']:.1f} times the perplexity, {100 * ms[0.5]['50 % neurons'] / ms[0.5].iloc[0]:.0f} % of the time",
     alt="Two panels, a row per pruned model: perplexity relative to the whole model with its interval, and the median time to read a passage with its middle half.",
 )
 
 # %% [markdown]
-# What is left out is neither stored nor computed, so pruning saves bytes and time without a special format. Compare the two panels: where the lines on the
-# right overlap, this measurement cannot tell the speeds apart. The heads are a small part of this model, so leaving some of them out saves little. None of
+# What is left out is neither stored nor computed, so pruning saves bytes and time without a special format. Where the lines on the right overlap, this
+# measurement cannot tell the speeds apart; and the rows were measured one after the other, so a machine that is busy in between shifts some of them. The heads are a small part of this model, so leaving some of them out saves little. None of
 # these models was trained after it was cut; chapter 2 does that.
 #
 # ## 1.4 Zeros: sparsity
@@ -686,8 +686,13 @@ for share in (0.3, 0.5, "2:4"):
 sparse.save_pretrained(scratch / "zeros")
 weighed = measure.weight_bytes(scratch / "zeros") / on_disk
 zeros_guess.answer("as large as before" if 0.95 < weighed < 1.05 else "larger" if weighed > 1 else "half as large")
-dense, with_zeros = (pandas.Series(tried[name]["ms"]).median() for name in ("nothing left out", "2:4 zeros"))
-print(f"The 2:4 model reads a passage in {with_zeros:.0f} ms, the model without zeros in {dense:.0f} ms.")
+reading_ms = {"no zeros": [], "2:4": []}
+for passage in passages[:4]:
+    for name, one in {"no zeros": model, "2:4": sparse}.items():  # in turns, so that a busy machine hits both alike
+        with measure.timed() as elapsed, torch.inference_mode():
+            one(passage[None])
+        reading_ms[name].append(round(1e3 * elapsed.seconds))
+print("Milliseconds to read a passage, four times:", reading_ms)
 
 # %%
 import timeit
@@ -718,7 +723,7 @@ light = everything[everything["MB"] < on_disk / 2e6]
 best = light["points"].astype(float).idxmin()
 groups = everything[everything["kind"] != "whole"].groupby("kind", sort=False)
 columns = ["MB", "points", "low", "high"]
-points = {kind: {name: tuple(row) for name, row in part[columns].iterrows()} for kind, part in groups}
+points = {k: {n.removesuffix(f" {k}"): tuple(row) for n, row in part[columns].iterrows()} for k, part in groups}
 plots.show(
     plots.cloud(points, "MB of weights", "times the perplexity of the whole model"),
     takeaway=f"Of what takes less than half of the bytes, {best} does the least harm ({light.loc[best, 'points']:.2f} times the perplexity)",
@@ -834,7 +839,7 @@ print("our own files pass:", all(clean["ours"]), "- the broken ones are found:",
 #
 # *The same gate, but now the operating system enforces the limits, and a model that needs more fails for real.*
 #
-# A laptop is a generous place. Here a process may use only some cores and write to only so much memory (Linux does this; elsewhere the limits are not
+# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here a process may use only some cores and write to only so much memory (Linux does this; elsewhere the limits are not
 # enforced). What it does not imitate is how slow the cores of an [*edge device*](../book/glossary.md#edge-device) are: times have to be measured there.
 # [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100 answers stay under; with so few messages it is nearly the slowest.
 
@@ -866,8 +871,10 @@ rest_mb = int4["process MB"] - int4["MB"] - empty_mb
 print(
     f"int4 has {int4['MB']:.0f} MB of weights, and its process had {int4['process MB']:.0f} MB at its peak (section 1.2)."
 )
-print(f"Python and the runtime take {empty_mb:.0f} MB before any model is loaded. The other {rest_mb:.0f} MB are")
-print("copies that are made while loading, the tokenizer, the cache and buffers.")
+print(
+    f"Python and the runtime take {empty_mb:.0f} MB before any model is loaded. The rest, {rest_mb:.0f} MB, is what the runtime"
+)
+print("takes to load and run the model: among other things for the tokenizer, the cache and its buffers.")
 
 # %% [markdown]
 # ## 1.7 A rollout in steps
@@ -901,7 +908,8 @@ print(
 # %% [markdown]
 # The fleet below is **simulated**: links, offline hours and failures are random numbers. How often each version is right is not, it was measured above. We
 # assume that six suggestions per device and day are judged. The rollout goes back if the new version is worse and chance alone would show so large a
-# difference in fewer than 5 of 100 cases (*p* < 0.05). First one rollout whose canary waits for 1,000 judged suggestions, then many with other random numbers:
+# difference in fewer than 5 of 100 cases (*p* < 0.05). First one rollout whose canary waits for at least 1,000 judged suggestions, then many with other random
+# numbers:
 
 # %%
 from slmops_lab.operations import rollout
@@ -928,14 +936,16 @@ for hour, decision in zip(told["hour"], told["decision"]):
     figure.axes[0].annotate(f" {decision}", (hour, 0.9 * on_new.max()), color=plots.COLOURS[1])
 plots.show(
     figure,
-    takeaway=f"{controller.state['status']} after {told['hour'].iloc[-1]:.0f} hours; at most {on_new.max():,} of 2,000 devices ran 1.2.0",
+    takeaway=f"{controller.state['status'].capitalize()} after {told['hour'].iloc[-1]:.0f} hours; at most {on_new.max():,} of 2,000 devices ran 1.2.0",
     alt="Line over the hours: simulated devices that run the new version, with a broken line at each decision.",
 )
 print(told.to_string(index=False))
-patience_guess = widgets.predict("How many % of such rollouts let 1.2.0 pass if the canary waits for only 100?", "%")
+patience_guess = widgets.predict(
+    "How many % of such rollouts let 1.2.0 pass if the canary waits for at least 100 only?", "%"
+)
 
 # %%
-fleets = run.pick(full=20, quick=5)
+fleets = run.pick(full=12, quick=5)
 let_pass, hours = {}, {}
 for look in (100, 1_000):
     ended = [roll_out(look, run.seed + 1 + number)[1] for number in range(fleets)]
@@ -944,11 +954,11 @@ for look in (100, 1_000):
 patience_guess.answer(100 * let_pass[100] / fleets)
 for look in let_pass:
     print(
-        f"With {look:,} judged suggestions {let_pass[look]} of {fleets} let it pass, after {hours[look]:.0f} hours (median)."
+        f"With at least {look:,} judged ones, {let_pass[look]} of {fleets} let it pass, after {hours[look]:.0f} hours (median)."
     )
 if drop["points"] < 0:
     needed = rollout.messages_needed(old / 100, -drop["points"])
-    print(f"To see such a drop in 9 of 10 cases takes about {needed:,} of each version.")
+    print(f"To see such a drop in 9 of 10 cases, about {needed:,} of each version have to be judged.")
 
 # %% [markdown]
 # So there is a price for finding out. While the canary waits, its users get worse suggestions, and most of these are never judged, so the log counts only
@@ -959,7 +969,14 @@ if drop["points"] < 0:
 # *You run the model where no network is, count which libraries try to reach one, and take personal data out of a log line.*
 #
 # A message goes nowhere if the software around the model sends nothing. To see whether that is so, run the model in a process with a network of its own
-# that leads nowhere: Linux provides such a network and counts what the process tried to send.
+# that leads nowhere: Linux provides such a network and counts what the process tried to send. The first cell does that.
+#
+# Several of the libraries that this course uses report to their makers ([*telemetry*](../book/glossary.md#telemetry)) or ask a server for
+# files, unless they are told not to. The next cells run small jobs for seven of them, once as the libraries come and once with the course's switches
+# (`settings.QUIET`, which `import slmops_lab` sets).
+#
+# A private model is not yet a private system, because what is *logged* counts, too. The last cell shows how the endpoint of chapter 4 replaces what
+# looks personal before it writes a line.
 
 # %%
 from slmops_lab.operations import offline
@@ -975,14 +992,6 @@ attempts, offline_answer = offline.run(ASK, deployed["int4"])
 print("Not run: this system gives us no such network." if attempts is None else offline_answer)
 print("attempts to reach something:", attempts)
 quiet_guess = widgets.predict("How many of the seven libraries below send nothing, as they come?", "of 7")
-
-# %% [markdown]
-# Several of the libraries that this course uses report to their makers ([*telemetry*](../book/glossary.md#telemetry)) or ask a server for
-# files, unless they are told not to. Here are small jobs for seven of them, once as the libraries come and once with the course's switches
-# (`settings.QUIET`, which `import slmops_lab` sets).
-#
-# A private model is not yet a private system, because what is *logged* counts, too. The last of these cells shows how the endpoint of chapter 4 replaces what
-# looks personal before it writes a line.
 
 # %%
 JOBS = {
@@ -1340,8 +1349,8 @@ plots.show(
 )
 
 # %% [markdown]
-# Fast is not good: what came out is not fit for use, as section 1.9 showed. What matters is that a turn is cheap, so that you can take many of them and
-# measure each.
+# A fast turn does not make a good model: what came out is not fit for use, as section 1.9 showed. What matters is that a turn is cheap, so that you can take
+# many of them and measure each.
 #
 # ## 1.13 The technology stack
 #
@@ -1472,8 +1481,10 @@ print(f"For 2025, which is over, they differ by a factor of {forecasts['then'].m
 forecasts.round(1)
 
 # %% [markdown]
-# Forecasters who do not agree on the past do not know the future to three digits. All of them expect growth. Plan with your own numbers, such as those of this
-# chapter. What the course does with them is a loop, because what a running model gets wrong is what the next one has to learn. People say a lot about what
+# The forecasters do not even agree on a year that is over, so do not rely on their digits for a year that is far away. All of them expect growth. Plan with
+# your own numbers, such as those of this chapter.
+#
+# What the course does with them is a loop, because what a running model gets wrong is what the next one has to learn. People say a lot about what
 # such a loop gains. The course keeps a ledger of their claims: who says what, the goal, and what *your* run measures. The next chapters fill it in.
 
 # %%

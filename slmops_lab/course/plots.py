@@ -152,12 +152,13 @@ def panels(*parts):
 def cloud(points, xlabel, ylabel):
     """Named points of several groups, the y axis logarithmic; returns the figure.
 
-    points: {group: {name: (x, y, low, high)}}; a group shares colour and marker, and its legend names it. The vertical
-    line of a point is its interval from low to high, in the unit of y.
+    points: {group: {name: (x, y, low, high)}}; a group shares colour and marker, and the legend names it. The vertical
+    line of a point is its interval from low to high, in the unit of y. Names stand on the right of their points, those
+    of the second group on the left.
     """
     figure, axis = pyplot.subplots(figsize=(7, 4.6))
     for number, (group, named) in enumerate(points.items()):
-        colour, left = COLOURS[number % len(COLOURS)], number % 2
+        colour, left = COLOURS[number % len(COLOURS)], number == 1
         xs, ys, *_ = zip(*named.values(), strict=True)
         axis.plot(xs, ys, "os^Dvp"[number % 6], color=colour, label=group)
         for name, (x, y, *ends) in named.items():
@@ -178,7 +179,7 @@ def _plain_ticks(axis):
     """Whole numbers on a logarithmic axis."""
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(ticker.NullFormatter())
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 def shares(scores, unit="exact match in % (line: 95 % interval)"):
