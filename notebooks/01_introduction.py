@@ -552,7 +552,7 @@ axis.bar(inner, [turns[layer] for layer in inner], color=colours)
 axis.set(xlabel="layer (orange: the six that turn the least)", ylabel="turn of its input (1 - cosine)")
 plots.show(
     figure,
-    takeaway=f"Of the inner layers, number {least[0]} turns its input the least and number {least[-1]} the most",
+    takeaway=f"Of the inner layers, {least[0]} turns its input the least and {least[-1]} the most",
     alt="Bars over the inner layers: how far each turns the direction of its input; the six smallest are marked.",
 )
 layers_guess = widgets.predict(f"How many of {layers} layers can go before the perplexity has doubled?", "layers")
@@ -650,8 +650,8 @@ plots.show(
 
 # %% [markdown]
 # What is left out is neither stored nor computed, so pruning saves bytes and time without a special format. Where the lines on the right overlap, this
-# measurement cannot tell the speeds apart; and the rows were measured one after the other, so a machine that is busy in between shifts some of them. The heads are a small part of this model, so leaving some of them out saves little. None of
-# these models was trained after it was cut; chapter 2 does that.
+# measurement cannot tell the speeds apart; and the rows were measured one after the other, so a machine that is busy in between shifts some of them. The
+# heads are a small part of this model, so leaving some of them out saves little. None of these models was trained after it was cut; chapter 2 does that.
 #
 # ## 1.4 Zeros: sparsity
 #
@@ -726,7 +726,7 @@ columns = ["MB", "points", "low", "high"]
 points = {k: {n.removesuffix(f" {k}"): tuple(row) for n, row in part[columns].iterrows()} for k, part in groups}
 plots.show(
     plots.cloud(points, "MB of weights", "times the perplexity of the whole model"),
-    takeaway=f"Of what takes less than half of the bytes, {best} does the least harm ({light.loc[best, 'points']:.2f} times the perplexity)",
+    takeaway=f"Below half of the bytes, {best} does the least harm ({light.loc[best, 'points']:.2f} times)",
     alt="Scatter plot of size in MB against relative perplexity for layers, neurons and heads left out, zeros and fewer bits, each point with its name.",
 )
 
@@ -1106,6 +1106,9 @@ import mlflow
 from slmops_lab import files
 from slmops_lab.deployment import package
 
+store = f"sqlite:///{scratch / 'registry.db'}"
+registry = mlflow.MlflowClient(store, store)
+registry.create_registered_model(desk.task.name)
 private, public = package.make_keys(scratch / "keys")
 code = [*sorted((settings.ROOT / "slmops_lab").rglob("*.py")), settings.ROOT / "notebooks/01_introduction.py"]
 lineage = {"parent": "1.1.0", "data": run.data_sha256, "code": files.sha256_of(*code)[:16], "seed": run.seed}
@@ -1113,9 +1116,6 @@ with measure.timed() as clock["pack and sign"]:
     score = {"exact_match": north.exact, "messages": len(unseen)}
     release = (desk.task.name, "1.1.0+north", "Apache-2.0", score, lineage, private)
     package.pack(deployed["north"], scratch / "pack", *release)
-store = f"sqlite:///{scratch / 'registry.db'}"
-registry = mlflow.MlflowClient(store, store)
-registry.create_registered_model(desk.task.name)
 
 
 # %%
@@ -1281,11 +1281,7 @@ widgets.explorer(
 )
 
 # %%
-labels = {
-    t_read: "reading: tokens or price",
-    t_written: "writing: tokens or price",
-    watts: "electricity: watts or price",
-}
+labels = {t_read: "tokens read or their price", t_written: "tokens written or their price", watts: "power or its price"}
 labels |= {price: "price of the device", years: "years"}
 
 
@@ -1301,7 +1297,7 @@ figure = plots.pairs(swings, shown, "messages per day at which both cost the sam
 figure.axes[0].axvline(break_even(cheap), color="#666666", linestyle="--", linewidth=1)
 plots.show(
     figure,
-    takeaway=f"The break-even of {break_even(cheap):,.0f} messages a day depends most on {labels[order[0]]}",
+    takeaway=f"What moves the break-even of {break_even(cheap):,.0f} the most: {labels[order[0]]}",
     alt="Two marks per assumption: the break-even when it is halved and when it is doubled; a broken line shows it as assumed.",
 )
 
@@ -1344,7 +1340,7 @@ spent = {step: elapsed.seconds for step, elapsed in clock.items()}
 minutes_guess.answer(sum(spent.values()) / 60)
 plots.show(
     plots.bars(spent, "seconds", digits=1),
-    takeaway=f"{max(spent, key=spent.get).capitalize()}: {100 * max(spent.values()) / sum(spent.values()):.0f} % of {sum(spent.values()) / 60:.1f} minutes",
+    takeaway=f"One turn takes {sum(spent.values()) / 60:.1f} minutes; the longest step: {max(spent, key=spent.get)}",
     alt="Bars: seconds for preparing data, training, quantizing, testing, and packing with a signature.",
 )
 
@@ -1547,4 +1543,4 @@ shutil.rmtree(scratch)
 print(
     f"This chapter took {run.minutes:.1f} minutes and at most {measure.peak_memory() / 1e9:.1f} GB. Minutes per section:"
 )
-pandas.DataFrame({"minutes": sections.end()}).round(1).T
+pandas.DataFrame({"minutes": sections.end()}).round(2).T
