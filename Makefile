@@ -31,7 +31,7 @@ weekly: $(READY)  # the tests that take too long for every change
 lab: $(READY)
 	$(BIN)/slmops fetch
 	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" 2>/dev/null  # it asks the network for news
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/01_introduction.ipynb  # the root, for links to the glossary
 
 book: $(READY) book/_static/vendor/embed.js
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book . build/book

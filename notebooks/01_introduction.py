@@ -1,20 +1,25 @@
 # %% [markdown]
 # # 1 Introduction: what changes when the model is small
 #
-# A model that fits on a laptop is not a toy version of a large one. It is a different thing to operate: you own it, you make it smaller still, you check
-# it, you ship it to machines that are not yours to log in to. This chapter tries each part of that once, on a real model, here.
+# A language model that fits on a laptop is operated differently from one in a data centre. You own it. You can make it smaller still, you test it on the
+# devices where it will run, you ship it to machines that you cannot log in to, and you replace it when it is no longer good enough. In this chapter you do
+# each of these things once, with a real model, on your own machine.
 #
 # **You will be able to**
 #
-# - say how much memory a model needs, from 135 million weights to 671 billion, and check the formula;
-# - tell what quantization, pruning and sparsity save, and what they cost;
-# - hold a model against a budget on a device that is smaller than yours;
-# - run it where no network is, and know who else would have liked to call home;
+# - compute how much memory a model needs, from 135 million weights to 671 billion, and check the formula;
+# - measure what quantization, pruning and sparsity save and what they cost;
+# - hold a model against a budget on a device that is smaller than yours, and roll it out in steps;
+# - run it where no network is, and count which libraries try to reach one;
 # - trace what a device runs back to data and code;
 # - say when owning a device is cheaper than paying per token, and when it is not.
 #
-# **You need** some minutes on two cores and about 4 GB of free memory: no GPU, no account, no network. If you do not program: read the text, the figures and the tables, move the sliders, skip the code (in the book,
-# the button *hide the code* does it for you).
+# **You need** some Python and no machine learning; two processor cores and about 4 GB of free memory; no GPU, no account and no network. If you do not
+# program, read the text and the figures, move the sliders and skip the code (in the book, the button *hide the code* does it for you).
+#
+# Words of the field are in *italics* where they appear for the first time, and all of them are in the [glossary](../book/glossary.md). Before some
+# measurements you can note what you expect; the result then stands beside it. Where a section begins, you can read how long it took when the chapter last
+# ran on this machine.
 
 # %% tags=["parameters"]
 dataset = "support_desk"
@@ -22,82 +27,187 @@ base_model = "smollm2-135m"
 profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
 
+# %% [markdown]
+# ## 1.1 From an able model to a useful one
+#
+# *You meet the model and its job, find out how well it does that job untrained, and compute how much memory models need.*
+#
+# ### A first answer
+#
+# The [*base model*](../book/glossary.md#base-model) of this course, from which everything starts, is SmolLM2-135M-Instruct
+# ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It comes as a file of 4-bit numbers ([GGUF, Q4_1](../book/glossary.md#gguf)) that the course
+# unpacks into 32-bit numbers once. So it has already been rounded: the original might do a little better than what you see here.
+
 # %%
-from slmops_lab import settings
+from slmops_lab import measure, settings
+from slmops_lab.course import chapters
+from slmops_lab.evaluation import generation
+from slmops_lab.training import base_model as models
 
 run = settings.start(dataset, base_model, profile, seed)
-
-# %% [markdown]
-# ## 1.1 A first answer
-#
-# The course's base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It comes in a package with 4-bit weights
-# (GGUF, Q4_1), unpacked once into 32-bit numbers: what you measure is the model after that rounding, not the original. **Predict:**
-# do you expect a sensible answer from a model thousands of times smaller than the famous ones?
-
-# %%
-from slmops_lab.training import base_model as models
-from slmops_lab import measure
-from slmops_lab.evaluation import baselines, generation, scoring
-
+sections = chapters.Sections(run, "01_introduction")
+sections.begin("1.1")
 folder = models.fetch(run.base_model)
 model, tokenizer = models.open_model(folder)
 question = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 with measure.timed() as elapsed:
     print(generation.generate(model, tokenizer, [question], label=None)[0])
+print(f"({elapsed.seconds:.1f} seconds on {settings.threads()} cores)")
+
+# %% [markdown]
+# ### The job
+#
+# The model writes decent English. In this course its job is another one: to sort the messages that customers send to a shop for outdoor gear. For each
+# message it has to write one line of JSON, the *ticket*: what the desk does first, how urgent it is, and the order number, if there is one. What makes a
+# ticket right is written down in a labelling guide. Read some messages with their tickets, and then the guide:
 
 # %%
-print(
-    f"{measure.weight_bytes(folder) / 1e6:.0f} MB on disk, {elapsed.seconds:.1f} seconds, on {settings.threads()} cores"
+from slmops_lab.task import data
+
+desk = data.load(run.dataset)
+for record in desk.train[:4]:
+    print(record["text"], "\n   ->", desk.task.write(record["answer"]), "\n")
+card = run.dataset / "README.md"
+written = card.read_text(encoding="utf-8") if card.is_file() else ""
+guide = (
+    written.partition("## Labelling guide")[2].partition("\n## ")[0]
+    or desk.task.messages("", explain=True)[0]["content"]
 )
+for line in guide.splitlines():
+    if line.strip() and not line.startswith(("|---", "| value")):
+        print(line.strip("| ").replace(" | ", ": ", 1).replace(" | ", "; not this, but: "))
+print("\nmessages:", {split: len(getattr(desk, split)) for split in data.SPLITS})
 
 # %% [markdown]
-# It knows some things and writes decent English. Keep that in mind for the surprise in 1.4.
+# There are four sets of messages. *train* has tickets to learn from, *pool* has none (chapter 2 uses it), *test* judges and is never learned from, and
+# *drift* comes from a later year. They were written for this course by a language model, so that words alone mislead. What follows speaks of this data set;
+# your own is another folder, and its schema replaces this one.
 #
-# ## 1.2 How much memory does it need?
+# ### What must a model beat?
 #
-# A model is a long list of numbers. **Predict:** if each takes four bytes, how large is the file?
-
-# %%
-parameters = sum(weight.numel() for weight in model.parameters())
-expected = parameters * 4
-found = measure.weight_bytes(folder)
-print(f"{parameters / 1e6:.1f} million parameters x 4 bytes = {expected / 1e6:.1f} MB")
-print(f"the file on disk                   = {found / 1e6:.1f} MB")
-
-# %% tags=["nbval-check-output"]
-print("the formula is right to one per cent:", abs(found / expected - 1) < 0.01)
-
-# %% [markdown]
-# So size is arithmetic: parameters times bytes per parameter. Fewer bits each, or fewer parameters: the course does both.
-# (fp32 and bf16 are numbers with a point in 32 and 16 bits, int8 and int4 whole numbers in 8 and 4.)
+# A score means little alone. The simplest rival counts which words occur: logistic regression for the listed fields, and the shape of the order numbers
+# seen in training for the rest. Such a [*baseline*](../book/glossary.md#baseline) takes seconds. A language model that is not better is not worth its cost.
 
 # %%
 from slmops_lab.course import plots
+from slmops_lab.evaluation import baselines, intervals, scoring
 
-bits = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
-sizes = {name: parameters * n / 8 / 1e6 for name, n in bits.items()}
+guesses = baselines.keyword_baseline(desk.task, desk.train, [record["text"] for record in desk.test])
+keywords = scoring.score(desk.task, desk.test, [desk.task.write(guess) for guess in guesses])
 plots.show(
-    plots.bars(sizes, "megabytes of weights (calculated)", digits=0),
-    takeaway="Half the bits, half the bytes",
-    alt="Bar chart of the calculated weight size in fp32, bf16, int8 and int4; each is half of the one before.",
+    plots.shares(
+        keywords.rows.drop(columns="valid").rename(columns={"exact": "whole ticket"}),
+        "right in % (line: 95 % interval)",
+    ),
+    takeaway=f"Counting words gets the whole ticket right in {100 * keywords.exact:.0f} % of {len(desk.test)} messages",
+    alt="Bars with intervals: the share of test messages for which counting words gets the whole ticket right, and each field of it.",
+)
+field = next(name for name, kind in desk.task.fields.items() if hasattr(kind, "values"))
+missed = [number for number, right in enumerate(keywords.rows[field]) if not right][:5]
+print(f"Messages in which it gets {field} wrong:")
+for place, number in enumerate(missed, 1):
+    print(f"\n{place}. {desk.test[number]['text']}")
+
+# %% [markdown]
+# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): shares that fit what was
+# counted.
+#
+# ### Exercise 1.1: would you do better?
+#
+# The cell above ends with five messages that counting words got wrong. Write a list with one value of that field for each of them, in their order. Use the
+# guide. The result should agree with the labels in all messages but one at most.
+
+# %% tags=["exercise"]
+my_labels = ...
+
+# %% tags=["check"]
+from slmops_lab.course.exercises import check
+
+gold = [desk.test[number]["answer"][field] for number in missed]
+check(
+    "1.1",
+    my_labels,
+    lambda mine: len(mine) == len(gold) and sum(a == b for a, b in zip(mine, gold)) >= len(gold) - 1,
+    hint=f"One value of '{field}' for each message. Ask what the customer wants done first, then read what the guide says of its neighbours.",
+    why="You read what the customer wants. The words alone pointed elsewhere in each of them.",
 )
 
 # %% [markdown]
-# Weights are not all. A *token* is a word or a piece of one, the unit that a model reads and writes. For each that it has read, a model keeps a *key* and a *value* in every layer: the **KV cache**. And while it computes, it holds intermediate results, the
-# **activations**; the largest are the scores of every token of the vocabulary (*logits*), if they are kept for each token that was read, as below. The configuration says how many numbers these are:
+# <details><summary>Solution</summary>
+#
+# ```python
+# my_labels = [desk.test[number]["answer"][field] for number in missed]
+# print(*(f"{label}, not {guesses[number][field]}" for label, number in zip(my_labels, missed)), sep="\n")
+# ```
+# </details>
+#
+# ### Does the base model do the job?
+#
+# This is what the model is asked. It gets the fields with a short explanation and no example, which is called [*zero-shot*](../book/glossary.md#zero-shot).
 
 # %%
-config = model.config
-tokens = run.pick(full=1024, quick=256)
-key_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-key_width *= config.num_key_value_heads
-cache = 2 * config.num_hidden_layers * key_width * 4 * tokens  # a key and a value, four bytes each
-logits = tokens * config.vocab_size * 4
-between = tokens * (2 * config.intermediate_size + 2 * config.hidden_size) * 4
-print(f"for {tokens} tokens: cache {cache / 1e6:.1f} MB, logits {logits / 1e6:.1f} MB, between {between / 1e6:.1f} MB")
+from slmops_lab.course import widgets
+
+for message in desk.task.messages(desk.test[0]["text"], explain=True):
+    print(f"[{message['role']}] {message['content']}\n")
+zero_shot_guess = widgets.predict(
+    "For how many messages in 100 does the base model get the whole ticket right?", "in 100"
+)
+
+# %%
+asked = desk.test[:32]
+chats = [desk.task.messages(record["text"], explain=True) for record in asked]
+answers = generation.generate(model, tokenizer, chats, max_new_tokens=40)
+zero_shot = scoring.score(desk.task, asked, answers)
+zero_shot_guess.answer(100 * zero_shot.exact)
+print("Its first answers begin:", *(repr(answer[:100]) for answer in answers[:3]), sep="\n")
+same = keywords.first(len(asked))  # the same messages
+lead = intervals.difference(same.rows["exact"], zero_shot.rows["exact"])
+plots.show(
+    plots.shares({"counting words": same.rows["exact"], "base model": zero_shot.rows["exact"]}),
+    takeaway=f"On {len(asked)} messages counting words gets {100 * same.exact:.0f} % right, the base model {100 * zero_shot.exact:.0f} %",
+    alt="Two bars with intervals: exact match of counting words and of the untuned base model on the same messages.",
+)
+print(
+    f"Message by message the lead is {100 * lead['points']:.0f} points ({100 * lead['low']:.0f} to {100 * lead['high']:.0f})."
+)
+
+# %% tags=["nbval-check-output"]
+print("counting words beats the untuned model:", same.exact > zero_shot.exact)
+print("counting words stays below 80 %:", keywords.exact < 0.8)
 
 # %% [markdown]
-# **Predict** how far off this is. First the cache itself, then a fresh process that reads as many tokens:
+# The model that knows the capital of France does this job worse than counting words: it can do many things, but it is not reliable at this one. A narrow job
+# can be learned, though, and that is where small models have their place. Chapter 2 trains the model on such messages. (The comparison is not fair yet.
+# Counting words has learned from the training messages, the model has seen none. It only says what a trained model must beat.)
+#
+# ### How much memory does it need?
+#
+# A model is a long list of numbers, its [*parameters*](../book/glossary.md#parameter) or weights. Its size is their number times the bytes that each takes:
+# four in [*fp32*](../book/glossary.md#precision), two in bf16, one in int8, half of one in int4.
+#
+# Weights are not all. A [*token*](../book/glossary.md#token) is a word or a piece of one, the unit that a model reads and writes. Of each token that it has
+# read, every [*layer*](../book/glossary.md#layer) keeps a key and a value, the [*KV cache*](../book/glossary.md#kv-cache). And there are intermediate
+# results, the [*activations*](../book/glossary.md#activation). The largest are the [*logits*](../book/glossary.md#logits), one score for each word of the
+# vocabulary, if they are kept for every token. The model's configuration says how many numbers each of these are. The first cell computes them, the second
+# measures the cache itself and the memory that a fresh process takes to read as many tokens.
+
+# %%
+parameters = sum(weight.numel() for weight in model.parameters())
+on_disk = measure.weight_bytes(folder)
+config = model.config
+tokens = run.pick(full=1024, quick=256)
+head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+key_width = config.num_key_value_heads * head_width  # numbers in the key of one token
+cache = 2 * config.num_hidden_layers * key_width * 4 * tokens  # a key and a value, four bytes each
+logits_size = tokens * config.vocab_size * 4
+between = tokens * (2 * config.intermediate_size + 2 * config.hidden_size) * 4
+print(
+    f"{parameters / 1e6:.1f} million parameters x 4 bytes = {4 * parameters / 1e6:.1f} MB, on disk {on_disk / 1e6:.1f} MB"
+)
+print(
+    f"for {tokens} tokens: cache {cache / 1e6:.1f} MB, logits {logits_size / 1e6:.1f} MB, others {between / 1e6:.1f} MB"
+)
 
 # %%
 import torch
@@ -107,23 +217,23 @@ from slmops_lab.operations import bench
 with torch.inference_mode():
     remembered = model(torch.arange(tokens)[None], logits_to_keep=1).past_key_values
 held = sum(layer.keys.nbytes + layer.values.nbytes for layer in remembered.layers)
-used = bench.reading(folder, tokens)
-print(f"the cache holds {held / 1e6:.1f} MB")
-print(
-    f"reading added {used['added'] / 1e6:.0f} MB to the process; calculated {(cache + logits + between) / 1e6:.0f} MB"
-)
-
-# %% tags=["nbval-check-output"]
-print("the formula for the cache is exact:", held == cache)
+added = bench.reading(folder, tokens)["added"]
+calculated = cache + logits_size + between
+print(f"Reading added {added / 1e6:.0f} MB to the process; the formula gives {calculated / 1e6:.0f} MB.")
+print(f"So it explains {100 * calculated / added:.0f} % of what was measured.")
 
 # %% [markdown]
-# The cache is exact, the rest an estimate: a runtime needs buffers of its own. Leave a margin.
+# Weights and cache can be computed. The rest is an estimate, because a runtime needs buffers of its own: leave a margin.
 #
 # ### From 135 million to 671 billion
 #
-# The same arithmetic works for models that would never fit here. PyTorch can build a model on its *meta* device: every shape, no memory. Six configurations, from the smallest to DeepSeek-V3
-# (its own is the default of its class); sources: [SmolLM2](https://arxiv.org/abs/2502.02737), [Qwen2.5](https://arxiv.org/abs/2412.15115), [Phi-4-mini](https://arxiv.org/abs/2503.01743),
-# [Llama 3](https://arxiv.org/abs/2407.21783), [Phi-4](https://arxiv.org/abs/2412.08905), [DeepSeek-V3](https://arxiv.org/abs/2412.19437).
+# The same arithmetic works for models that would never fit here. PyTorch can build a model on its [*meta device*](../book/glossary.md#meta-device), with all
+# shapes and no numbers. These are six configurations, from the smallest to DeepSeek-V3, which is the default of its class (sources:
+# [SmolLM2](https://arxiv.org/abs/2502.02737), [Qwen2.5](https://arxiv.org/abs/2412.15115), [Phi-4-mini](https://arxiv.org/abs/2503.01743),
+# [Llama 3](https://arxiv.org/abs/2407.21783), [Phi-4](https://arxiv.org/abs/2412.08905), [DeepSeek-V3](https://arxiv.org/abs/2412.19437)).
+#
+# DeepSeek-V3 is special in two ways. It is a [*mixture of experts*](../book/glossary.md#mixture-of-experts): each token passes through a few of many experts,
+# so all have to be in memory and few are computed. And instead of keys and values it caches one compressed vector per token and layer.
 
 # %%
 from transformers import DeepseekV3Config, LlamaConfig, Phi3Config, Qwen2Config
@@ -136,7 +246,7 @@ def sized(kind, vocabulary, width, inner, layers, heads, key_heads, tied=False):
 
 
 family = {
-    "the course's base": config,
+    "our base model": config,
     "Qwen2.5-0.5B": sized(Qwen2Config, 151_936, 896, 4_864, 24, 14, 2, tied=True),
     "Phi-4-mini": sized(Phi3Config, 200_064, 3_072, 8_192, 32, 24, 8, tied=True),
     "Llama-3.1-8B": sized(LlamaConfig, 128_256, 4_096, 14_336, 32, 32, 8),
@@ -144,64 +254,62 @@ family = {
     "DeepSeek-V3": DeepseekV3Config(),
 }
 
-# %% [markdown]
-# Two things are special about DeepSeek-V3. It is a *mixture of experts*: each token passes through a few of many; all must be in memory, few are computed. And it caches one
-# compressed vector per token and layer instead of keys and values.
-
-
 # %%
 from transformers import AutoModelForCausalLM
 
 
 def footprint(config):
     with torch.device("meta"):
-        counted = {n: w.numel() for n, w in AutoModelForCausalLM.from_config(config).named_parameters()}
+        counted = {name: w.numel() for name, w in AutoModelForCausalLM.from_config(config).named_parameters()}
     experts = sum(count for name, count in counted.items() if ".experts." in name)
-    busy = config.num_experts_per_tok / config.n_routed_experts if experts else 1
+    resting = experts * (1 - config.num_experts_per_tok / config.n_routed_experts) if experts else 0
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cached = 2 * config.num_key_value_heads * head  # a key and a value
     if getattr(config, "kv_lora_rank", None):
-        cached = config.kv_lora_rank + config.qk_rope_head_dim  # one compressed vector
-    return {
-        "billion weights": sum(counted.values()) / 1e9,
-        "used per token": (sum(counted.values()) - experts * (1 - busy)) / 1e9,
-        "cache, kB per token": 2 * cached * config.num_hidden_layers / 1e3,  # two bytes per number
-        "activations, MB": 512 * (2 * config.intermediate_size + 2 * config.hidden_size) * 2 / 1e6,
-    }
+        cached = config.kv_lora_rank + config.qk_rope_head_dim  # the compressed vector
+    row = {"billion weights": sum(counted.values()) / 1e9}
+    row["used per token"] = row["billion weights"] - resting / 1e9
+    row["cache, kB per token"] = 2 * cached * config.num_hidden_layers / 1e3  # two bytes per number
+    row["activations, GB"] = 512 * (2 * config.intermediate_size + 2 * config.hidden_size) * 2 / 1e9
+    return row
 
 
 # %%
 import pandas
 
-shapes = pandas.DataFrame({name: footprint(one) for name, one in family.items()}).T
+shapes = pandas.DataFrame({name: footprint(one) for name, one in family.items()}).T.sort_values("billion weights")
 shapes["fp16, GB"] = 2 * shapes["billion weights"]
 shapes["int4, GB"] = shapes["billion weights"] / 2
 shapes["cache of 4,096 tokens, GB"] = 4096 * shapes["cache, kB per token"] / 1e6
+shapes["peak in int4, GB"] = shapes[["int4, GB", "cache of 4,096 tokens, GB", "activations, GB"]].sum(axis=1)
 shapes.round(2)
 
 # %% tags=["nbval-check-output"]
-print("DeepSeek-V3 has", round(shapes.loc["DeepSeek-V3", "billion weights"]), "billion weights")
+deepseek, phi = shapes.loc["DeepSeek-V3"], shapes.loc["Phi-4"]
+print("the formula for the weights is right to one per cent:", abs(4 * parameters / on_disk - 1) < 0.01)
+print("the formula for the cache is exact:", held == cache)
+print(
+    "DeepSeek-V3 has", round(deepseek["billion weights"]), "billion weights and uses", round(deepseek["used per token"])
+)
+print("its cache per token is smaller than Phi-4's:", deepseek["cache, kB per token"] < phi["cache, kB per token"])
 
 # %% [markdown]
-# (Activations: while 512 tokens are read at once, in 16 bits, without the logits.) The cache of a middling model can be larger than that of the largest: DeepSeek-V3 was built to save there.
-#
-# **Try it:** at which size does a model stop fitting into your telephone? How many people can talk to it at once before the cache is larger than the weights?
+# (The activations are those of 512 tokens that are read at once, in 16 bits and without logits.) The last line says something useful: the cache depends on
+# how a model is built, not on its size. Move the sliders. At which size does a model stop fitting into your telephone? How many people can use it at once
+# before the caches are larger than the weights?
 
 # %%
 import sympy
 
-from slmops_lab.course import widgets
-
-billions, per_weight, per_token, length, users, memory = sympy.symbols(
-    "billions per_weight per_token length users memory"
-)
+billions, per_weight, length, users, memory = sympy.symbols("billions per_weight length users memory")
+measured_sizes = zip(shapes["billion weights"], shapes["cache, kB per token"])
+per_token = sympy.Piecewise(*((kilobytes, billions <= 1.001 * size) for size, kilobytes in measured_sizes), (0, True))
 weights_gb, cache_gb = billions * per_weight / 8, per_token * length * users / 1e6
 widgets.explorer(
     "Does it fit?",
     {
-        billions: ("billion weights", [0.05, 0.135, 0.5, 1.7, 3.8, 8, 14.7, 70, 671], 3.8),
+        billions: ("model", shapes["billion weights"].to_dict(), "Phi-4-mini"),
         per_weight: ("bits per weight", [2, 4, 8, 16, 32], 4),
-        per_token: ("cache in kB per token (see the table)", [12, 23, 70, 131, 205], 131),
         length: ("tokens of context", [512, 2048, 4096, 8192, 32_768, 131_072], 4096),
         users: ("people at once", [1, 2, 4, 8, 16, 64], 1),
         memory: ("memory of the device in GB", [0.5, 1, 2, 4, 8, 16, 24, 80, 640], 8),
@@ -212,195 +320,379 @@ widgets.explorer(
 )
 
 # %% [markdown]
-# ## 1.3 Three ways to make it smaller
+# ### Exercise 1.2: write the formula
 #
-# **Quantization** keeps every weight and spends fewer bits on it. **Pruning** throws parts away. **Sparsity** sets weights to zero and leaves the shape as it is. What does each save here, and what does it
-# cost? The judge is *perplexity* on a fixed text, test messages of our data set: among how many equally likely tokens the model seems to choose (less is better).
+# Write `memory_for(parameters, bits, layers, key_width, tokens, users)`: the bytes of the weights plus those of the KV caches. Every user has a cache of
+# `tokens` tokens. For each token and layer it holds a key and a value of `key_width` numbers with 2 bytes each. With one user more, the result should grow
+# by one cache and no weights.
+
+# %% tags=["exercise"]
+memory_for = ...
+
+# %% tags=["check"]
+one_cache = 2 * 2 * 30 * 192 * 100
+check(
+    "1.2",
+    memory_for,
+    lambda f: (
+        [f(1000, bits, 0, 0, 0, 1) for bits in (8, 4)] == [1000, 500]
+        and [f(1000, 4, 30, 192, 100, users) for users in (1, 3)] == [500 + one_cache, 500 + 3 * one_cache]
+    ),
+    hint="The bits are those of the weights only. Add both parts: a device has to hold weights and caches at the same time.",
+    why="With long conversations and many users the caches, not the weights, fill the memory.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def memory_for(parameters, bits, layers, key_width, tokens, users):
+#     return parameters * bits / 8 + users * 2 * 2 * layers * key_width * tokens
+# ```
+# </details>
+#
+# ## 1.2 Fewer bits: quantization
+#
+# *You store the model with 8 and with 4 bits per weight and measure what that does to size, speed and quality.*
+#
+# [*Quantization*](../book/glossary.md#quantization) keeps every weight and spends fewer bits on it. A group of weights shares one number, the
+# [*scale*](../book/glossary.md#scale), and each weight becomes a whole multiple of it. With 4 bits there are 16 whole numbers to choose from. These are the
+# first eight weights of a matrix of our model:
+
+# %%
+sections.begin("1.2")
+some = model.model.layers[0].self_attn.q_proj.weight.detach()[0, :8].numpy()
+scale = abs(some).max() / 7  # the largest becomes 7 or -7
+whole = (some / scale).round()
+print(f"scale {scale:.4f}")
+toy = {"weight": some, "whole number": whole, "read back": whole * scale, "error": whole * scale - some}
+pandas.DataFrame(toy).T.round(3)
+
+# %% [markdown]
+# Only the whole numbers and the scale are stored. What does the error cost? We judge by [*perplexity*](../book/glossary.md#perplexity) on test messages: among
+# how many equally likely tokens the model seems to choose at each place (lower is better). The messages are cut into passages, each is judged on its own,
+# and the spread between them gives an interval. Two models read the same passages, so they are compared passage by passage.
+#
+# The model builder of ONNX Runtime GenAI ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) then writes the model as a graph with 32, 8 or 4 bits
+# per weight, and each of the three writes text in a process of its own, several times.
 
 # %%
 import math
 
-from slmops_lab.task import data
 from torch.nn.functional import cross_entropy
 
-desk = data.load(run.dataset)
-text = "\n".join(record["text"] for record in desk.test[:100])
-ids = tokenizer(text, return_tensors="pt").input_ids[0]
-length_of_one = min(256, len(ids))
-passages = ids[: len(ids) // length_of_one * length_of_one].view(-1, length_of_one)[: run.pick(full=4, quick=2)]
-learned = "\n".join(record["text"] for record in desk.train[:50])
-calibration = tokenizer(learned, return_tensors="pt").input_ids[:, :512]  # to choose by, not to judge by
+
+def passages_of(records, count, length=128):
+    ids = tokenizer("\n".join(record["text"] for record in records), return_tensors="pt").input_ids[0]
+    length = min(length, len(ids))  # of a small data set
+    return ids[: len(ids) // length * length].view(-1, length)[:count]
 
 
-def perplexity(model):
-    with torch.inference_mode():
-        nats = [cross_entropy(model(p[None]).logits[0, :-1].float(), p[1:]).item() for p in passages]
-    return math.exp(sum(nats) / len(nats))
+passages = passages_of(desk.test[:100], run.pick(full=10, quick=5))
+calibration = passages_of(desk.train[:50], 4)  # to choose by, not to judge by
 
 
-print(f"perplexity {perplexity(model):.1f} on {passages.numel():,} tokens")
+def perplexity_ratio(judged, other):
+    """Perplexity over that of another model on the same passages, with a 95 % interval: points, low, high."""
+    return {name: math.exp(nats) for name, nats in intervals.difference(judged["nats"], other["nats"]).items()}
 
-# %% [markdown]
-# ### Fewer bits
-#
-# The model builder of ONNX Runtime GenAI ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) writes the model as a graph with 32, 8 or 4 bits per weight. Each runs in a process of its own, so that its
-# memory can be told. **Predict:** does a quarter of the bytes make it four times as fast?
+
+# %%
+def judge(logits_of):
+    """Per passage: nats per token, milliseconds to read it; per token: whether the model would have guessed it."""
+    judged = {"nats": [], "ms": [], "guessed": []}
+    for passage in passages:
+        with measure.timed() as elapsed, torch.inference_mode():
+            scores = logits_of(passage)[:-1].float()  # (tokens, vocabulary): of the next token at each place
+        judged["nats"].append(cross_entropy(scores, passage[1:]).item())
+        judged["ms"].append(1e3 * elapsed.seconds)
+        judged["guessed"] += (scores.argmax(-1) == passage[1:]).tolist()
+    return judged
+
+
+def judge_model(some_model):
+    return judge(lambda passage: some_model(passage[None]).logits[0])
+
+
+base = judge_model(model)
+own = perplexity_ratio(base, {"nats": [0.0] * len(passages)})  # zero nats are a perplexity of 1
+print(
+    f"perplexity {own['points']:.0f} (95 % interval {own['low']:.0f} to {own['high']:.0f}), {passages.numel():,} tokens"
+)
 
 # %%
 import tempfile
 from pathlib import Path
 
-from scipy.special import log_softmax
 from slmops_lab.deployment import export, runtime
 
+speed_guess = widgets.predict("How many times as fast as with 32 bits does the model write with 4 bits?", "times")
 scratch = Path(tempfile.mkdtemp())
-onnx = {name: export.to_onnx(folder, scratch / name, name, all_logits=True) for name in export.PRECISIONS}
+deployed = {name: export.to_onnx(folder, scratch / name, name, all_logits=True) for name in export.PRECISIONS}
 
 
-def perplexity_of(served):
-    nats = []
-    for passage in passages.tolist():
-        scores = served.start(passage, len(passage) + 1).get_output("logits")[0]  # (tokens, vocabulary)
-        told = log_softmax(scores[:-1], axis=-1)
-        nats += [-row[token] for row, token in zip(told, passage[1:], strict=True)]
-    return math.exp(sum(nats) / len(nats))
+def judge_deployed(folder):
+    served = runtime.GenAIRuntime(folder)
+    judged = judge(lambda ids: torch.tensor(served.start(ids.tolist(), len(ids) + 1).get_output("logits")[0]))
+    served.close()
+    measure.give_back()
+    return judged
 
 
 # %%
-rows = {}
-for name, made in onnx.items():
-    served = runtime.GenAIRuntime(made)
-    rows[name] = {"MB": measure.weight_bytes(made) / 1e6, "perplexity": perplexity_of(served)}
-    served.close()
-    measure.give_back()
-    speed, peak = bench.speed(made, prompts=(128,), rounds=run.pick(full=2, quick=1))
-    rows[name] |= {"tokens/s": speed["per_second"].iloc[0], "memory, MB": peak / 1e6}
+judged, rows = {}, {}
+for name, made in deployed.items():
+    judged[name] = judge_deployed(made)
+    pace, peak = bench.speed(made, prompts=(128,), rounds=run.pick(full=5, quick=2))
+    rows[name] = {"MB": measure.weight_bytes(made) / 1e6, "process MB": peak / 1e6, **pace.iloc[0]}
+    rows[name] |= perplexity_ratio(judged[name], judged["fp32"])
 quantized = pandas.DataFrame(rows).T
-quantized.round(1)
+fp32, int8, int4 = (quantized.loc[name] for name in export.PRECISIONS)
+smaller, faster, q = fp32["MB"] / int4["MB"], int4["per_second"] / fp32["per_second"], quantized
+plots.show(
+    plots.panels(
+        {"values": q["MB"], "unit": "MB on disk"},
+        {"values": q["per_second"], "unit": "tokens per second", "low": q["slowest"], "high": q["fastest"]},
+        {"values": q["points"], "unit": "times the perplexity", "low": q["low"], "high": q["high"]},
+    ),
+    takeaway=f"int4 is {smaller:.1f} times smaller than fp32 and {faster:.1f} times as fast",
+    alt="Three panels for fp32, int8 and int4: size on disk, writing speed from its slowest to its fastest round, and perplexity with its interval.",
+)
+
+# %%
+speed_guess.answer(faster)
+for name, one in (("int8", int8), ("int4", int4)):
+    told = "a measurable harm" if one["low"] > 1 else "no harm that these passages could show"
+    print(
+        f"{name} has {one['points']:.2f} times the perplexity of fp32 ({one['low']:.2f} to {one['high']:.2f}): {told}."
+    )
+print(
+    "From fp32 to int4 the speed grew", "less than" if faster < smaller else "at least as much as", "the bytes shrank."
+)
 
 # %% [markdown]
-# The files are larger than bits times parameters: each 32 weights share a scale of 32 bits, which makes 5 bits out of 4 and 9 out of 8, and the int8 file keeps the table of token vectors in 32 bits beside an 8-bit copy. So
-# weigh the file, not only the formula. As to speed: almost every weight is read for every token, so fewer bytes help even a processor that computes no 4-bit numbers. But compare the columns: speed need not grow as bytes
-# shrink. And 4 bits cost quality here; these weights had been rounded to 4 bits once before.
+# Two things are worth knowing about the sizes. Each block of 32 weights has a scale of 32 bits, so 4 bits are 5 in the file and 8 are 9. And the int8 file
+# keeps the table of token vectors in 32 bits beside an 8-bit copy. So weigh the file, not only the formula.
 #
-# ### Fewer parts
+# As to speed: to write a token, the processor has to read almost every weight once. Fewer bytes help even where no 4-bit numbers are computed, but turning
+# them back into numbers takes time as well. And remember that our weights had been rounded to 4 bits once before, on another grid.
 #
-# Which parts are not needed? A layer that hardly turns its input is a candidate ([Men et al. 2024](https://arxiv.org/abs/2403.03853)). What to throw away is chosen on training messages, the harm is measured on test messages. **Predict:** how many of the layers can go before the model talks nonsense?
+# ### Exercise 1.3: quantize the model yourself
+#
+# Write `rounded(weight, bits, block=32)`. It does what the draft above does, with a scale for every `block` neighbouring weights in a row, whose largest
+# weight becomes `2 ** (bits - 1) - 1` steps. It returns the weights as they are read back, in the shape that they had. Then make `three_bits`, the whole model
+# with 3 bits: `change_matrices(model, change)` gives you a copy in which each matrix of the layers is what your function makes of it. That takes a few
+# seconds. Judge it with `perplexity_ratio(judge_model(three_bits), base)`: the result should be worse than that of int4.
+
+# %% tags=["exercise"]
+from slmops_lab.training.compression import change_matrices
+
+
+def rounded(weight, bits, block=32): ...
+
+
+three_bits = ...
+
+# %% tags=["check"]
+blocks = torch.tensor([[0.1, -0.7, 0.3, 0.2, 7.0, -1.0, 2.4, 3.6]])
+read_back = {4: [[0.1, -0.7, 0.3, 0.2, 7, -1, 2, 4]], 3: [[0, -0.7, 0.7 / 3, 0.7 / 3, 7, 0, 7 / 3, 14 / 3]]}
+
+
+def is_in_three_bits(small):
+    exact = all(torch.allclose(rounded(blocks, n, block=4), torch.tensor(read_back[n]), atol=1e-5) for n in read_back)
+    mine, theirs = (one.model.layers[0].mlp.down_proj.weight.detach() for one in (small, model))
+    return exact and torch.allclose(mine, rounded(theirs, 3), atol=1e-6) and not torch.equal(mine, theirs)
+
+
+check(
+    "1.3",
+    three_bits,
+    is_in_three_bits,
+    hint="View the matrix as rows of `block` numbers: each row has a scale of its own, which depends on `bits`. Round, do not cut off.",
+    why="A scale for each block costs a few bits, and one large weight no longer spoils the rounding of all others.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rounded(weight, bits, block=32):
+#     blocks = weight.reshape(-1, block)
+#     scale = blocks.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
+#     return ((blocks / scale).round() * scale).reshape(weight.shape)
+#
+#
+# three_bits = change_matrices(model, lambda weight: rounded(weight, bits=3))
+# print(perplexity_ratio(judge_model(three_bits), base))
+# ```
+# </details>
+#
+# ## 1.3 Fewer parts: pruning
+#
+# *You leave out layers, attention heads and neurons and measure what each of them costs.*
+#
+# [*Pruning*](../book/glossary.md#pruning) leaves parts of the model away. Which ones? A layer that hardly changes the direction of the
+# [*hidden states*](../book/glossary.md#hidden-states) that pass through it is a candidate ([Men et al. 2024](https://arxiv.org/abs/2403.03853)). We choose on
+# training messages and measure the harm on test messages. The first and the last layer always stay, because they connect the others with the tokens.
 
 # %%
 from itertools import pairwise
 
 from torch.nn.functional import cosine_similarity
 
+sections.begin("1.3")
 with torch.inference_mode():
     states = model(calibration, output_hidden_states=True, logits_to_keep=1).hidden_states
-turned = [1 - cosine_similarity(before, after, dim=-1).mean().item() for before, after in pairwise(states)]
-least = sorted(range(1, len(turned) - 1), key=lambda layer: turned[layer])  # the first and the last stay
-figure = plots.lines({"": (range(len(turned)), turned)}, "layer", "how far it turns its input (1 - cosine)")
+turns = [1 - cosine_similarity(before, after, dim=-1).mean().item() for before, after in pairwise(states)]
+layers, inner = len(turns), range(1, len(turns) - 1)
+least = sorted(inner, key=lambda layer: turns[layer])
+figure, axis = plots.pyplot.subplots(figsize=(7, 3))
+colours = [plots.COLOURS[layer in least[:6]] for layer in inner]  # the six that turn their input the least stand out
+axis.bar(inner, [turns[layer] for layer in inner], color=colours)
+axis.set(xlabel="layer (orange: the six that turn the least)", ylabel="turn of its input (1 - cosine)")
 plots.show(
     figure,
-    takeaway=f"Layer {least[0]} changes the least",
-    alt="Line plot over the layers: how much each changes the direction of its input.",
+    takeaway=f"Of the inner layers, {least[0]} turns its input the least and {least[-1]} the most",
+    alt="Bars over the inner layers: how far each turns the direction of its input; the six smallest are marked.",
 )
-del states
+layers_guess = widgets.predict(f"How many of {layers} layers can go before the perplexity has doubled?", "layers")
 
 # %%
 from slmops_lab.training import compression
 
-
-def tokens_per_second(model, count=12):
-    asked = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    with measure.timed() as elapsed, torch.inference_mode():
-        model.generate(**asked, min_new_tokens=count, max_new_tokens=count, do_sample=False)
-    return count / elapsed.seconds
+tried = {"nothing left out": {"kind": "whole", "MB": 4 * parameters / 1e6} | base}
 
 
-def tried(model):
-    speed = max(tokens_per_second(model) for _ in range(2))  # the faster: whatever else ran only slows it
-    size = sum(weight.nbytes for weight in model.parameters()) / 1e6
-    return {"MB": size, "perplexity": perplexity(model), "tokens/s": speed}
+def try_out(name, kind, small):
+    megabytes = sum(weight.nbytes for weight in small.parameters()) / 1e6
+    tried[name] = {"kind": kind, "MB": megabytes} | judge_model(small)
+    return perplexity_ratio(tried[name], base)["points"]
 
 
-layers = len(turned)
-pruned = {"nothing": tried(model)}
-for gone in sorted({max(1, round(layers * share)) for share in (0.07, 0.2, 0.4)}):
-    keep = [layer for layer in range(layers) if layer not in least[:gone]]
-    pruned[f"{len(keep)} of {layers} layers"] = tried(compression.keep_layers(model, keep))
+counts, harm = sorted({max(1, round(layers * share)) for share in (0.07, 0.13, 0.2, 0.27, 0.4)}), {}
+for count in counts:
+    kept_layers = [layer for layer in range(layers) if layer not in least[:count]]
+    harm[count] = try_out(f"{layers - count} of {layers} layers", "layers", compression.keep_layers(model, kept_layers))
+layers_guess.answer(max((count for count in counts if harm[count] < 2), default=0))
+print("Times the perplexity:", {f"{count} left out": round(value, 2) for count, value in harm.items()})
 
 # %% [markdown]
-# The same with a finer knife: each layer holds a list of *neurons*. Which matter? Those that are often strongly active and whose output has large weights.
+# (Only these numbers of layers were tried.) The same with finer parts. Each layer has [*attention heads*](../book/glossary.md#attention-head), which look for
+# earlier tokens that matter, and [*neurons*](../book/glossary.md#neuron). A part matters where it is often strongly active and what it adds has large weights.
+# Both can be read off the matrix through which it hands its result on:
 
 # %%
 import copy
 
-from torch.nn import Parameter
-
-activity = []
+outlets = [part for layer in model.model.layers for part in (layer.self_attn.o_proj, layer.mlp.down_proj)]
+activity = {}
 hooks = [
-    layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: activity.append(inputs[0].abs().mean((0, 1))))
-    for layer in model.model.layers
+    part.register_forward_pre_hook(lambda part, given: activity.update({part: given[0].abs().mean((0, 1))}))
+    for part in outlets
 ]
 with torch.no_grad():
     model(calibration, logits_to_keep=1)
-    matters = [seen * layer.mlp.down_proj.weight.norm(dim=0) for seen, layer in zip(activity, model.model.layers)]
+    matters = {part: activity[part] * part.weight.norm(dim=0) for part in outlets}
 for hook in hooks:
     hook.remove()
+
+
+def keep_of(linear, rows=slice(None), columns=slice(None)):
+    """Keep some rows (what a matrix makes) or columns (what it reads), in place."""
+    linear.weight = torch.nn.Parameter(linear.weight.detach()[rows][:, columns].contiguous())
+    if linear.bias is not None:
+        linear.bias = torch.nn.Parameter(linear.bias.detach()[rows])
 
 
 # %%
 def with_neurons(share):
     small = copy.deepcopy(model)
-    for layer, scores in zip(small.model.layers, matters):
-        keep = scores.topk(max(1, int(share * len(scores)))).indices.sort().values
-        mlp = layer.mlp
-        mlp.gate_proj.weight = Parameter(mlp.gate_proj.weight.detach()[keep].contiguous())
-        mlp.up_proj.weight = Parameter(mlp.up_proj.weight.detach()[keep].contiguous())
-        mlp.down_proj.weight = Parameter(mlp.down_proj.weight.detach()[:, keep].contiguous())
+    for layer, whole_layer in zip(small.model.layers, model.model.layers):
+        scores = matters[whole_layer.mlp.down_proj]
+        best = scores.topk(max(1, int(share * len(scores)))).indices.sort().values
+        keep_of(layer.mlp.gate_proj, rows=best)
+        keep_of(layer.mlp.up_proj, rows=best)
+        keep_of(layer.mlp.down_proj, columns=best)
     return small
 
 
-for share in (0.9, 0.75, 0.5):
-    pruned[f"{100 * share:.0f} % of the neurons"] = tried(with_neurons(share))
-pruned = pandas.DataFrame(pruned).T
-pruned.round(1)
-
-# %% [markdown]
-# (These speeds are PyTorch's and include reading the question: compare them with the row *nothing*, not with the table before.) Pruning saves bytes and time without a special format or kernel: what is gone is neither
-# stored nor computed. But look at the harm, beside int4's: a model that is not trained again after much pruning is soon ruined. Chapter 2 does that training, and keeps 6 layers.
-#
-# ### Zeros
-#
-# Perhaps the smallest weights matter little. Set them to zero and the shape stays: this is *unstructured* sparsity. *2:4* zeroes two of each four neighbours, a pattern whose products the tensor cores of some
-# graphics processors compute up to twice as fast ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)). **Predict** file size and speed, here.
+def with_heads(each):
+    """Keep so many heads of each group that shares a key and a value."""
+    small = copy.deepcopy(model)
+    for layer, whole_layer in zip(small.model.layers, model.model.layers):
+        scores = matters[whole_layer.self_attn.o_proj].view(config.num_key_value_heads, -1, head_width).sum(-1)
+        best = scores.topk(each).indices.sort().values + scores.shape[1] * torch.arange(len(scores))[:, None]
+        numbers = (best.flatten()[:, None] * head_width + torch.arange(head_width)).flatten()
+        keep_of(layer.self_attn.q_proj, rows=numbers)
+        keep_of(layer.self_attn.o_proj, columns=numbers)
+        layer.self_attn.num_key_value_groups = each
+    return small
 
 
 # %%
-def smallest(weight, share):
+for share in (0.9, 0.75, 0.5):
+    try_out(f"{100 * share:.0f} % neurons", "neurons", with_neurons(share))
+in_a_group = config.num_attention_heads // config.num_key_value_heads
+for each in range(in_a_group - 1, 0, -1):
+    try_out(f"{each} of {in_a_group} heads", "heads", with_heads(each))
+p = pandas.DataFrame({name: perplexity_ratio(one, base) for name, one in tried.items()}).T
+ms = pandas.DataFrame({name: one["ms"] for name, one in tried.items()}).quantile([0.25, 0.5, 0.75]).T
+unit = f"ms to read {passages.shape[1]} tokens"
+figure = plots.panels(
+    {"values": p["points"], "unit": "times the perplexity", "low": p["low"], "high": p["high"], "log": True, "mark": 1},
+    {"values": ms[0.5], "unit": f"{unit} (middle half)", "low": ms[0.25], "high": ms[0.75]},
+)
+plots.show(
+    figure,
+    takeaway=f"Half of the neurons gone: {p['points']['50 % neurons']:.1f} times the perplexity, {100 * ms[0.5]['50 % neurons'] / ms[0.5].iloc[0]:.0f} % of the time",
+    alt="Two panels, a row per pruned model: perplexity relative to the whole model with its interval, and the median time to read a passage with its middle half.",
+)
+
+# %% [markdown]
+# What is left out is neither stored nor computed, so pruning saves bytes and time without a special format. Where the lines on the right overlap, this
+# measurement cannot tell the speeds apart; and the rows were measured one after the other, so a machine that is busy in between shifts some of them. The
+# heads are a small part of this model, so leaving some of them out saves little. None of these models was trained after it was cut; chapter 2 does that.
+#
+# ## 1.4 Zeros: sparsity
+#
+# *You set weights to zero, weigh the file, and try a format that stores only the others.*
+#
+# Perhaps the smallest weights matter little. Set to zero, they leave the shape as it is: this is [*unstructured sparsity*](../book/glossary.md#sparsity). In
+# *2:4* sparsity two of each four neighbours are zero, a pattern that the tensor cores of some graphics processors compute up to twice as fast
+# ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)). To gain something from zeros in a file, one needs a format that leaves them out. To gain time, one
+# needs a [*kernel*](../book/glossary.md#kernel), the routine that computes a product, that skips them. The last cell of this section tries such a format on
+# one matrix.
+
+# %%
+sections.begin("1.4")
+zeros_guess = widgets.predict(
+    "Half of the weights become zero. How large is the file then?", ["half as large", "as large as before", "larger"]
+)
+
+
+def zeroed(weight, share):
     if share == "2:4":
         fours = weight.view(-1, 4).abs()
-        return torch.zeros_like(fours).scatter(1, fours.topk(2, largest=False).indices, 1).view_as(weight).bool()
-    return weight.abs() <= weight.abs().flatten().kthvalue(int(share * weight.numel())).values
-
-
-def with_zeros(share):
-    sparse = copy.deepcopy(model)
-    for module in sparse.model.modules():
-        if isinstance(module, torch.nn.Linear):
-            module.weight.data[smallest(module.weight.data, share)] = 0
-    return sparse
+        small = torch.zeros_like(fours).scatter(1, fours.topk(2, largest=False).indices, 1).view_as(weight).bool()
+    else:
+        small = weight.abs() <= weight.abs().flatten().kthvalue(int(share * weight.numel())).values
+    return weight.masked_fill(small, 0)
 
 
 # %%
-zeroed = {"no zeros": pruned.loc["nothing"].to_dict()}
 for share in (0.3, 0.5, "2:4"):
-    sparse = None  # one copy at a time
-    sparse = with_zeros(share)
-    zeroed["2:4" if share == "2:4" else f"{100 * share:.0f} % zeros"] = tried(sparse)
-zeroed = pandas.DataFrame(zeroed).T
-zeroed.round(1)
-
-# %% [markdown]
-# A zero takes four bytes, and is multiplied like any other number. To gain anything one needs a format that leaves it out, or a kernel that skips it. Try a format, on one matrix of the 2:4 model:
+    sparse = compression.change_matrices(model, lambda weight, share=share: zeroed(weight, share))
+    try_out("2:4 zeros" if share == "2:4" else f"{100 * share:.0f} % zeros", "zeros", sparse)
+sparse.save_pretrained(scratch / "zeros")
+weighed = measure.weight_bytes(scratch / "zeros") / on_disk
+zeros_guess.answer("as large as before" if 0.95 < weighed < 1.05 else "larger" if weighed > 1 else "half as large")
+reading_ms = {"no zeros": [], "2:4": []}
+for passage in passages[:4]:
+    for name, one in {"no zeros": model, "2:4": sparse}.items():  # in turns, so that a busy machine hits both alike
+        with measure.timed() as elapsed, torch.inference_mode():
+            one(passage[None])
+        reading_ms[name].append(round(1e3 * elapsed.seconds))
+print("Milliseconds to read a passage, four times:", reading_ms)
 
 # %%
 import timeit
@@ -412,213 +704,294 @@ with warnings.catch_warnings(action="ignore"):  # PyTorch calls this format a be
 stored = sum(part.nbytes for part in (packed.values(), packed.col_indices(), packed.crow_indices()))
 vector = torch.ones(matrix.shape[1], 1)
 dense_ms, packed_ms = (min(timeit.repeat(lambda m=m: m @ vector, number=20, repeat=5)) * 50 for m in (matrix, packed))
-print(f"{(matrix == 0).float().mean():.0%} zeros: packed {stored / matrix.nbytes:.1f} times the bytes")
-print(f"and {packed_ms / dense_ms:.1f} times the time of the dense matrix")
-del sparse
+print(
+    f"{(matrix == 0).float().mean():.0%} zeros: packed, the matrix takes {stored / matrix.nbytes:.1f} times the bytes"
+)
+print(f"and the product {packed_ms / dense_ms:.1f} times the time of the dense one.")
 
 # %% [markdown]
-# The format made it larger: beside each number of 4 bytes that is left stands its column in 8 bytes, and reading from scattered places is slow. A 2:4 format needs only two bits for each place, but then a *kernel*, the routine that
-# computes the product, has to understand it. Note the harm, too: without training again half of the weights were not superfluous, and 2:4, which may not choose freely, does more of it.
+# A zero takes four bytes and is multiplied like any other number. In the packed format each number of 4 bytes that is left stands with its column in 8 bytes,
+# and reading from scattered places is slow. A format made for 2:4 needs two bits for each place, but then the kernel has to understand it. So zeros alone save
+# nothing. Here is everything that you have tried, size against harm:
 
 # %%
-kinds = {"quantization": quantized, "pruning": pruned, "sparsity": zeroed}
-points = {name: (table["MB"].tolist(), table["perplexity"].map(math.log).tolist()) for name, table in kinds.items()}
-figure, axis = plots.pyplot.subplots()
-for (name, (sizes_mb, nats)), marker in zip(points.items(), "os^"):
-    axis.plot(sizes_mb, nats, marker, label=name)
-axis.set(xlabel="megabytes", ylabel="nats per token (log of perplexity)", xlim=(0, None))
-axis.legend(frameon=False)
+tried |= {name: {"kind": "bits", "MB": quantized.loc[name, "MB"]} | judged[name] for name in deployed}
+everything = pandas.DataFrame(
+    {name: {"kind": one["kind"], "MB": one["MB"]} | perplexity_ratio(one, base) for name, one in tried.items()}
+).T
+light = everything[everything["MB"] < on_disk / 2e6]
+best = light["points"].astype(float).idxmin()
+groups = everything[everything["kind"] != "whole"].groupby("kind", sort=False)
+columns = ["MB", "points", "low", "high"]
+points = {k: {n.removesuffix(f" {k}"): tuple(row) for n, row in part[columns].iterrows()} for k, part in groups}
 plots.show(
-    figure,
-    takeaway=f"int4: {100 * quantized.loc['int4', 'MB'] / quantized.loc['fp32', 'MB']:.0f} % of the bytes for {points['quantization'][1][-1] - points['quantization'][1][0]:+.2f} nats",
-    alt="Scatter plot: harm in nats per token against megabytes for quantization, pruning and sparsity.",
+    plots.cloud(points, "MB of weights", "times the perplexity of the whole model"),
+    takeaway=f"Below half of the bytes, {best} does the least harm ({light.loc[best, 'points']:.2f} times)",
+    alt="Scatter plot of size in MB against relative perplexity for layers, neurons and heads left out, zeros and fewer bits, each point with its name.",
 )
 
 # %% [markdown]
-# ## 1.4 How good is it at our job?
+# ## 1.5 A gate in front of every release
 #
-# The job of this course: the support desk of a shop for outdoor gear. A customer's message goes in, one line of
-# JSON comes out, the *triage ticket*.
-
-# %%
-desk.sizes()
-
-# %%
-example = desk.test[0]
-print(example["text"])
-print(desk.task.write(example["answer"]))
-
-# %% [markdown]
-# *train* has answers to learn from, *pool* has none (chapter 2), *test* is never learned from, *drift* holds messages of a later year. (What follows speaks of the course's own data set; with another one, read your own messages in its place.)
-# The schema of the data folder says which fields there are. Everything else (the prompt, the parser, the score)
-# is derived from it, so your own task is another folder, not other code. This is what the model is asked:
-
-# %%
-for message in desk.task.messages(example["text"], explain=True):
-    print(f"[{message['role']}] {message['content']}\n")
-
-# %% [markdown]
-# **Predict:** in how many of a hundred messages will the base model get every field right, without having seen
-# one example? This is called *zero-shot*.
-
-# %%
-count = 32
-records = desk.test[:count]
-chats = [desk.task.messages(r["text"], explain=True) for r in records]
-texts = generation.generate(model, tokenizer, chats, max_new_tokens=40)
-zero_shot = scoring.score(desk.task, records, texts)
-zero_shot.table().round(3)
-
-# %% [markdown]
-# A share alone says little: `low` and `high` bound the 95 % interval ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)). Look at the answers
-# themselves before you judge:
-
-# %%
-for said in texts[:3]:
-    print(repr(said[:110]))
-
-# %% [markdown]
-# The model that knew the capital of France does not do the job: general ability is not the same as reliability
-# at one task. That is the gap in which small models live: a narrow job, learned well.
+# *You write budgets for two kinds of devices, let a gate judge the candidates, and lint the files that would do the same at every change.*
 #
-# ## 1.5 What must a model beat?
-#
-# A score needs something to compare with. The cheapest rival only sees which words occur: logistic regression for the
-# labels, and the shape of the order numbers seen in training for the rest. It takes seconds and no language model.
-
-# %%
-guesses = baselines.keyword_baseline(desk.task, desk.train, [r["text"] for r in desk.test])
-keywords = scoring.score(desk.task, desk.test, [desk.task.write(g) for g in guesses])
-keywords.table().round(3)
-
-# %%
-rivals = {"base model, zero-shot": zero_shot, "keyword baseline": keywords.first(count)}  # the same messages
-plots.show(
-    plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
-    takeaway=f"Exact match: counting words {100 * keywords.first(count).exact:.0f} %, the untuned model {100 * zero_shot.exact:.0f} %",
-    alt="Bar chart of exact match: keyword baseline and zero-shot base model on the same messages.",
-)
-
-# %% tags=["nbval-check-output"]
-print("keywords beat the untuned model:", keywords.first(count).exact > zero_shot.exact)
-print("keywords stay below 80 %:", keywords.exact < 0.8)
-
-# %% [markdown]
-# Not a fair fight: the baseline learned from labelled messages, the model saw none. It only says what a tuned model must beat.
-#
-# The messages were written for this course by a language model (see the data card) so that words alone mislead: *"They're not damaged and they're
-# the right poles"*, fury without urgency, numbers that are no order number. Chapter 2 tunes the model on part of the training messages and fits the
-# baseline again on the same part.
-#
-# ## 1.6 A gate, and devices that are not yours
-#
-# A laptop is a generous place. Software for the edge has to be tested where it will run: with fewer cores and less memory. Here the operating system takes them away from a process: it may use only some cores, and write to only so
-# much memory (the course does this on Linux only; elsewhere look at `peak_memory_mb`). A model that needs more fails for real. What this does not imitate is how slow the cores of such a device are: times have to be measured there. A *gate* holds what was measured against a budget; `p95_ms` is the time that 95 of 100
-# answers stay under (of so few messages, hardly more than the slowest).
+# A [*gate*](../book/glossary.md#gate) compares what was measured with a budget and refuses a version that breaks it. Set the limits before you measure. These
+# are our choice, the perplexity relative to fp32:
 
 # %%
 from slmops_lab.deployment import gate
 
-kinds_of_device = {"till": {"cores": 2, "megabytes": 2_000}, "handheld": {"cores": 1, "megabytes": 500}}
-most = {"times the perplexity": 1.5, "p95_ms": 8_000}
+sections.begin("1.5")
+limits = {"till": {"megabytes": 600, "peak_memory_mb": 2_000}, "handheld": {"megabytes": 150, "peak_memory_mb": 500}}
+at_least = {"tokens_per_second": 5}
 budgets = {
-    "till": gate.Budget(at_most={**most, "megabytes": 600, "peak_memory_mb": 2_000}),
-    "handheld": gate.Budget(at_most={**most, "megabytes": 150, "peak_memory_mb": 500}),
+    device: gate.Budget(at_most={"times_perplexity": 2.5, **most}, at_least=at_least) for device, most in limits.items()
 }
-short_chats = [desk.task.messages(record["text"]) for record in desk.test[: run.pick(full=3, quick=2)]]
+called = {
+    "points": "times_perplexity",
+    "MB": "megabytes",
+    "process MB": "peak_memory_mb",
+    "per_second": "tokens_per_second",
+}
+facts = quantized[list(called)].rename(columns=called).to_dict("index")
+print(gate.check(facts["fp32"], budgets, "handheld").round(2), "\n")
+for device in budgets:
+    print(f"May it go to a {device}?", {name: gate.passes(facts[name], budgets, device) for name in facts})
+
+# %% [markdown]
+# The table is the report for fp32 on a handheld. **What did this gate not ask?** Whether the model does its job. In 1.1 it did not, and a gate lets through
+# whatever it does not measure. That is why the gate of chapter 4 asks for exact match first.
+#
+# ### Exercise 1.4: the core of a gate
+#
+# Write `refused(facts, at_most)`: the list of the names in `at_most` that do not pass. A fact passes where it was measured, is a number, and is not above
+# its limit. For facts that were all measured and are small, the result should be an empty list.
+
+# %% tags=["exercise"]
+refused = ...
+
+# %% tags=["check"]
+at_most = {"megabytes": 150, "p95_ms": 3_000, "peak_memory_mb": 500}
+cases = [
+    ({"megabytes": 150, "p95_ms": 900.5, "peak_memory_mb": 345, "colour": "red"}, []),
+    ({"megabytes": 150.1, "p95_ms": 900, "peak_memory_mb": 501}, ["megabytes", "peak_memory_mb"]),
+    ({"megabytes": 80, "p95_ms": float("nan")}, ["p95_ms", "peak_memory_mb"]),
+    ({"megabytes": None, "p95_ms": 10, "peak_memory_mb": 10}, ["megabytes"]),
+]
+check(
+    "1.4",
+    refused,
+    lambda f: all(sorted(f(dict(case), at_most)) == wanted for case, wanted in cases),
+    hint="Three things must be refused besides what is too large: a name that is missing, None, and nan, which is neither above nor below a limit.",
+    why="What was not measured does not pass: an empty report is not a good one.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def refused(facts, at_most):
+#     def passes(name):
+#         value = facts.get(name)
+#         return isinstance(value, (int, float)) and value <= at_most[name]
+#
+#     return [name for name in at_most if not passes(name)]
+# ```
+# </details>
+#
+# ### The machine that runs the gate
+#
+# Nobody should do this by hand. In a company a change starts a *workflow*, a list of steps on a fresh machine, and what it builds runs in a *container*, which
+# is described by a file as well. The first cell shows these two files of this repository: the tests at every change, and the image of the endpoint of
+# chapter 4 with what serving needs and nothing else.
+#
+# Such files are code, and mistakes in them show up late. A *linter* finds some of them without running anything. The second cell lints both files, and a copy
+# of each with a mistake put in: a misspelled key, and a base image that is another one tomorrow.
+
+# %%
+workflow = (settings.ROOT / ".github/workflows/course.yml").read_text(encoding="utf-8")
+containerfile = (settings.ROOT / "Containerfile").read_text(encoding="utf-8")
+print(workflow, containerfile, sep="\n" + 60 * "-" + "\n")
+
+# %%
+import shutil
+import subprocess
+import sys
+
+github = "-m check_jsonschema --builtin-schema vendor.github-workflows --default-filetype yaml -"
+jobs = [("workflow", [sys.executable, *github.split()], workflow, "runs-on", "runs_on")]
+hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+if hadolint:  # for some systems there is no package of it
+    jobs.append(("Containerfile", [hadolint, "--no-color", "-"], containerfile, "3.11-slim-bookworm", "latest"))
+clean = {"ours": [], "broken": []}
+for name, command, text, right_word, wrong_word in jobs:
+    for version, given in (("ours", text), ("broken", text.replace(right_word, wrong_word))):
+        done = subprocess.run(command, input=given, capture_output=True, text=True)
+        clean[version].append(done.returncode == 0)
+        complaints = [line.strip() for line in done.stdout.splitlines() if "required" in line or "DL" in line]
+        print(f"{name}, {version}:", *(complaints or ["no complaint"]))
+
+# %% tags=["nbval-check-output"]
+print("our own files pass:", all(clean["ours"]), "- the broken ones are found:", not any(clean["broken"]))
+
+# %% [markdown]
+# ## 1.6 Devices that are smaller than yours
+#
+# *The same gate, but now the operating system enforces the limits, and a model that needs more fails for real.*
+#
+# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here a process may use only some cores and write to only so much memory (Linux does this; elsewhere the limits are not
+# enforced). What it does not imitate is how slow the cores of an [*edge device*](../book/glossary.md#edge-device) are: times have to be measured there.
+# [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100 answers stay under; with so few messages it is nearly the slowest.
+
+# %%
+sections.begin("1.6")
+hardware = {"till": {"cores": 2, "megabytes": 2_000}, "handheld": {"cores": 1, "megabytes": 500}}
+timed = {d: gate.Budget(at_most={**b.at_most, "p95_ms": 3_000}, at_least=b.at_least) for d, b in budgets.items()}
+short_chats = [desk.task.messages(record["text"]) for record in desk.test[: run.pick(full=5, quick=2)]]
 
 
 def facts_on(candidate, device):
-    facts = quantized.loc[candidate, ["perplexity", "MB"]] / [quantized.loc["fp32", "perplexity"], 1]
-    facts = dict(zip(["times the perplexity", "megabytes"], facts))
+    known = {name: value for name, value in facts[candidate].items() if name != "peak_memory_mb"}
     try:
-        return facts | bench.on_device(onnx[candidate], short_chats, **kinds_of_device[device])
+        return known | bench.on_device(deployed[candidate], short_chats, **hardware[device])
     except settings.CourseError as error:
-        print(error)  # no time is known then, and what is not known does not pass
-        return facts
+        print(error)  # no time and no memory are known then
+        return known
 
 
-# %% [markdown]
-# **Predict:** which kind of device takes the fp32 model?
-
-# %%
-candidate = "fp32"
-for device in budgets:
-    print(device)
-    print(gate.check(facts_on(candidate, device), budgets, device).round(2), "\n")
-
-# %% [markdown]
-# The reason stands there. Mend it: another candidate.
+for candidate, device in (("fp32", "till"), ("fp32", "handheld"), ("int4", "handheld")):
+    print(f"\n{candidate} on the {device}:")
+    print(gate.check(facts_on(candidate, device), timed, device).round(2))
 
 # %%
-candidate = "int4"
-passed = {device: gate.passes(facts_on(candidate, device), budgets, device) for device in budgets}
-passed
+with measure.FreshProcess() as process:
+    process.call(exec, "import onnxruntime_genai, slmops_lab.deployment.runtime")
+    empty_mb = process.peak_memory() / 1e6
+rest_mb = int4["process MB"] - int4["MB"] - empty_mb
+print(
+    f"int4 has {int4['MB']:.0f} MB of weights, and its process had {int4['process MB']:.0f} MB at its peak (section 1.2)."
+)
+print(
+    f"Python and the runtime take {empty_mb:.0f} MB before any model is loaded. The rest, {rest_mb:.0f} MB, is what the runtime"
+)
+print("takes to load and run the model: among other things for the tokenizer, the cache and its buffers.")
 
 # %% [markdown]
-# **What did this gate not ask?** Whether the model does the job. 1.4 says that it does not, and still it passes: a gate lets through whatever it does not measure. That is why the gate of
-# chapter 4 asks for exact match first. (1.5 times the perplexity is our choice. Set such a line before you measure.)
+# ## 1.7 A rollout in steps
 #
-# Nobody should do this by hand. `.github/workflows/course.yml` runs the tests at every change, `.github/workflows/release.yml` is such a gate for a package, and `Containerfile` puts the endpoint of chapter 4 into an
-# image, without the tools that only training needs.
+# *You roll a worse version out over a simulated fleet and find out how large a look at the answers has to be.*
 #
-# ## 1.7 A rollout, in small
-#
-# Even what passed the gate does not go to all devices at once. A first group, the *canary*, gets it, and its answers are judged. The fleet below is **simulated**; how often each version is right is not: it is the
-# keyword baseline, and the same one when it had learned from an eighth of the messages. (It is assumed
-# that people judge six answers per device and day. In a company that is work.)
+# Even what passed the gate does not go to all devices at once. In a [*rollout*](../book/glossary.md#rollout) a first group, the
+# [*canary*](../book/glossary.md#canary), gets the new version, and its answers are judged before everybody else gets it. Our base model cannot sort messages
+# yet, so here the tills use it for something that it can do: it suggests the next token while somebody types, and a suggestion is right if that token is
+# typed. Version 1.1.0 is the int4 model. Version 1.2.0 is smaller and faster, because some layers are left out. How often are the two right?
+
+# %%
+sections.begin("1.7")
+kept_layers = [layer for layer in range(layers) if layer not in least[: counts[1]]]
+compression.keep_layers(model, kept_layers).save_pretrained(scratch / "pruned")
+tokenizer.save_pretrained(scratch / "pruned")
+deployed["1.2.0"] = export.to_onnx(scratch / "pruned", scratch / "pruned-int4", "int4", all_logits=True)
+judged["1.2.0"] = judge_deployed(deployed["1.2.0"])
+suggested = {"old": judged["int4"]["guessed"], "new": judged["1.2.0"]["guessed"]}
+old, new = (100 * sum(right) / len(right) for right in suggested.values())
+drop = intervals.difference(suggested["new"], suggested["old"])
+ratio, limit = perplexity_ratio(judged["1.2.0"], judged["fp32"])["points"], budgets["till"].at_most["times_perplexity"]
+print(
+    f"Of {len(suggested['old']):,} suggestions {old:.1f} % of version 1.1.0 are right and {new:.1f} % of version 1.2.0."
+)
+print(f"Token by token: {100 * drop['points']:+.1f} points ({100 * drop['low']:+.1f} to {100 * drop['high']:+.1f}).")
+print(
+    f"The gate {'lets it through' if ratio <= limit else 'refuses it'}: {ratio:.2f} times the perplexity of fp32, limit {limit}."
+)
+
+# %% [markdown]
+# The fleet below is **simulated**: links, offline hours and failures are random numbers. How often each version is right is not, it was measured above. We
+# assume that six suggestions per device and day are judged. The rollout goes back if the new version is worse and chance alone would show so large a
+# difference in fewer than 5 of 100 cases (*p* < 0.05). First one rollout whose canary waits for at least 1,000 judged suggestions, then many with other random
+# numbers:
 
 # %%
 from slmops_lab.operations import rollout
 from slmops_lab.operations.fleet import Fleet
 
-fewer = baselines.keyword_baseline(
-    desk.task, desk.train[: max(2, len(desk.train) // 8)], [r["text"] for r in desk.test]
-)
-careless = scoring.score(desk.task, desk.test, [desk.task.write(g) for g in fewer])
-right = {"old": keywords.rows["exact"], "new": careless.rows["exact"]}
-print({version: f"{100 * rows.mean():.1f} % right" for version, rows in right.items()})
-plan = rollout.Plan(
-    groups=[{"name": "canary", "share": 0.05, "messages": 400}, {"name": "everybody", "share": 0.95, "messages": 400}]
-)
-fleet = Fleet(2_000, plan, right, package_mb=5, seed=run.seed)
-controller = rollout.Controller(plan, scratch / "rollout.json", "1.1.0")
-history = fleet.run(controller)
-print(controller.log.to_string(index=False))
+
+def roll_out(look, seed):
+    """(hour by hour, the controller that decided) of a rollout whose canary waits for `look` judged suggestions."""
+    canary, others = {"name": "canary", "share": 0.05, "messages": look}, {"name": "everybody", "share": 0.95}
+    plan = rollout.Plan(groups=[canary, others])
+    notes = scratch / f"rollout-{look}-{seed}.json"
+    notes.unlink(missing_ok=True)  # of this cell's last run
+    controller = rollout.Controller(plan, notes, "1.2.0")
+    package_mb = measure.weight_bytes(deployed["1.2.0"]) / 1e6
+    return Fleet(2_000, plan, suggested, package_mb, seed).run(controller), controller
+
 
 # %%
+history, controller = roll_out(1_000, run.seed)
+told, on_new = controller.log, history["new version"]
+figure = plots.lines({"1.2.0": (history["hour"], on_new)}, "hours since the start", "devices on 1.2.0", markers=False)
+for hour, decision in zip(told["hour"], told["decision"]):
+    figure.axes[0].axvline(hour, color=plots.COLOURS[1], linestyle="--", linewidth=1)
+    figure.axes[0].annotate(f" {decision}", (hour, 0.9 * on_new.max()), color=plots.COLOURS[1])
 plots.show(
-    plots.lines(
-        {"new version": (history["hour"], history["new version"])}, "hours since the start", "devices", markers=False
-    ),
-    takeaway=f"{controller.state['status']}: at most {history['new version'].max():,} of 2,000 devices ever ran it",
-    alt="Line plot over the hours: how many of the simulated devices run the new version.",
+    figure,
+    takeaway=f"{controller.state['status'].capitalize()} after {told['hour'].iloc[-1]:.0f} hours; at most {on_new.max():,} of 2,000 devices ran 1.2.0",
+    alt="Line over the hours: simulated devices that run the new version, with a broken line at each decision.",
+)
+print(told.to_string(index=False))
+patience_guess = widgets.predict(
+    "How many % of such rollouts let 1.2.0 pass if the canary waits for at least 100 only?", "%"
 )
 
+# %%
+fleets = run.pick(full=12, quick=5)
+let_pass, hours = {}, {}
+for look in (100, 1_000):
+    ended = [roll_out(look, run.seed + 1 + number)[1] for number in range(fleets)]
+    let_pass[look] = sum(one.state["status"] == "done" for one in ended)
+    hours[look] = pandas.Series([one.log["hour"].iloc[1:2].max() for one in ended]).median()
+patience_guess.answer(100 * let_pass[100] / fleets)
+for look in let_pass:
+    print(
+        f"With at least {look:,} judged ones, {let_pass[look]} of {fleets} let it pass, after {hours[look]:.0f} hours (median)."
+    )
+if drop["points"] < 0:
+    needed = rollout.messages_needed(old / 100, -drop["points"])
+    print(f"To see such a drop in 9 of 10 cases, about {needed:,} of each version have to be judged.")
+
 # %% [markdown]
-# The log names the price of finding out: so many answers of the worse version reached customers, in so many hours. A larger canary finds out sooner and harms more people on the way. (*p*: the probability of a
-# difference at least this large if the new version were no worse.)
+# So there is a price for finding out. While the canary waits, its users get worse suggestions, and most of these are never judged, so the log counts only
+# a part of the harm. A larger canary finds out sooner and reaches more people. Chapter 4 does this for the real job.
 #
 # ## 1.8 Privacy: where does a message go?
 #
-# Nowhere, if the software around the model sends nothing. To see it, run the model where no network is at all: Linux gives a process a network of its own, without any connection, and counts what it tried to send (to itself included).
+# *You run the model where no network is, count which libraries try to reach one, and take personal data out of a log line.*
+#
+# A message goes nowhere if the software around the model sends nothing. To see whether that is so, run the model in a process with a network of its own
+# that leads nowhere: Linux provides such a network and counts what the process tried to send. The first cell does that.
+#
+# Several of the libraries that this course uses report to their makers ([*telemetry*](../book/glossary.md#telemetry)) or ask a server for
+# files, unless they are told not to. The next cells run small jobs for seven of them, once as the libraries come and once with the course's switches
+# (`settings.QUIET`, which `import slmops_lab` sets).
+#
+# A private model is not yet a private system, because what is *logged* counts, too. The last cell shows how the endpoint of chapter 4 replaces what
+# looks personal before it writes a line.
 
 # %%
 from slmops_lab.operations import offline
 
+sections.begin("1.8")
 ASK = """
 import sys
 from slmops_lab.deployment import runtime
 served = runtime.GenAIRuntime(sys.argv[1])
 print(served.generate([{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]))
 """
-attempts, answer = offline.run(ASK, onnx["int4"])
-print("not run: this system gives us no network of our own" if attempts is None else answer)
+attempts, offline_answer = offline.run(ASK, deployed["int4"])
+print("Not run: this system gives us no such network." if attempts is None else offline_answer)
 print("attempts to reach something:", attempts)
-
-# %% [markdown]
-# That takes care. Several of the libraries that this course uses report to their makers, or ask a hub, unless told not to. The same small jobs, as the libraries come, and with the course's switches
-# (`settings.QUIET`, set by `import slmops_lab`). **Predict** how many of these are quiet by themselves:
+quiet_guess = widgets.predict("How many of the seven libraries below send nothing, as they come?", "of 7")
 
 # %%
 JOBS = {
@@ -632,7 +1005,7 @@ JOBS = {
 }
 START = f"""
 import os
-M, W = {str(onnx["int4"])!r}, {str(scratch)!r} + f"/{{os.getpid()}}"
+M, W = {str(deployed["int4"])!r}, {str(scratch)!r} + f"/{{os.getpid()}}"
 F = {{"app_data_dir": W, "model_cache_dir": W, "logs_dir": W}}
 """
 
@@ -640,137 +1013,138 @@ F = {{"app_data_dir": W, "model_cache_dir": W, "logs_dir": W}}
 from concurrent.futures import ThreadPoolExecutor
 
 
-def knocks(job, switches):
-    return offline.run(START + job, switches=switches, stay=10)[0]  # reports are gathered and sent a little later
+def attempts_of(job, switches):
+    return offline.run(START + job, switches=switches, stay=10)[0]  # reports are sent a little later
 
 
+ways = {"as it comes": False, "with the switches": True}
 with ThreadPoolExecutor(8) as pool:  # they mostly wait
-    counted = {
-        (library, when): pool.submit(knocks, job, when == "with the switches")
-        for library, job in JOBS.items()
-        for when in ("as it comes", "with the switches")
-    }
-tried_to = pandas.Series({key: future.result() for key, future in counted.items()}).unstack()
+    pending = {(name, way): pool.submit(attempts_of, JOBS[name], on) for name in JOBS for way, on in ways.items()}
+tried_to = pandas.Series({key: future.result() for key, future in pending.items()}).unstack()
+quiet_guess.answer(None if tried_to.isna().any(axis=None) else int((tried_to["as it comes"] == 0).sum()))
 tried_to.rename_axis("attempts to reach something")
 
 # %% tags=["nbval-check-output"]
-seen = tried_to["with the switches"]
-print("with the switches nobody calls home:", "not tried on this system" if seen.isna().any() else not seen.any())
-
-# %% [markdown]
-# The rows with a zero on the left were quiet by themselves. Do not rank the others: one report that fails is several attempts, several of these libraries load ONNX Runtime, whose attempts count again, and what
-# is gathered for longer than these seconds is not seen. And a private model is not yet a private system. What is *logged* counts, too:
-
-# %%
 from slmops_lab.deployment.endpoint import observability
 
-observability.redact("Where is TT-48213? Write to jo.field@mail.example or call +44 20 7946 0958.")
+switched = tried_to["with the switches"]
+print(
+    "with the switches nobody calls home:", "not tried on this system" if switched.isna().any() else not switched.any()
+)
+print(
+    observability.redact("Where is TT-48213? Write to jo.field@mail.example or call +44 20 7946 0958. Jo, 4 Mill Lane")
+)
 
 # %% [markdown]
-# It finds patterns, not people: a name or a street in the text stays. Where that is not enough, log no text.
+# Do not rank the libraries by these numbers. A report that fails is tried several times, some of the libraries load ONNX Runtime, whose attempts count again,
+# and what is held back for longer than these seconds is not seen. And the redaction finds patterns, not people: the name and the street stay. Where that is
+# not enough, log no text.
 #
-# ## 1.9 Agility: one turn of the loop
+# ## 1.9 Lifecycle: what runs where, and why?
 #
-# How long does it take to change this model? A region writes differently. (We have no such region: messages of a later year stand in for one, or training messages where a data set has none.) Take some of its messages, tune an adapter (chapter 3), quantize, test, and pack
-# (chapter 4), with a clock beside it. **Predict** the minutes.
+# *You adapt the model to one region, sign it, register three versions, and trace what a device runs back to data and code.*
+#
+# A region writes differently. (We have no such region: messages of a later year stand in for it, or training messages where a data set has none.) You tune
+# an [*adapter*](../book/glossary.md#adapter), a few trained weights beside the model (chapter 3), quantize, test and pack the result (chapter 4). Each step
+# is timed; section 1.12 comes back to the times.
 
 # %%
 from peft import LoraConfig
+
 from slmops_lab.task import encoding
 from slmops_lab.training import adapters, trainer
 
+sections.begin("1.9")
+minutes_guess = widgets.predict("How many minutes does it take from these messages to a signed package?", "minutes")
 region = desk.drift or desk.train
-half = len(region) // 2
-learn, check_on = region[:half][: run.pick(full=24, quick=8)], region[half:][: run.pick(full=20, quick=8)]
+middle = len(region) // 2
+learn, unseen = region[:middle][: run.pick(full=24, quick=8)], region[middle:][: run.pick(full=16, quick=8)]
 clock = {}
 with measure.timed() as clock["prepare the data"]:
-    lessons = [encoding.encode(tokenizer, desk.task.messages(r["text"]), desk.task.write(r["answer"])) for r in learn]
+    pairs = [(desk.task.messages(record["text"]), desk.task.write(record["answer"])) for record in learn]
+    examples = [encoding.encode(tokenizer, messages, ticket) for messages, ticket in pairs]
 with measure.timed() as clock["train"]:
-    pupil = adapters.attach(model, LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
-    one_by_one = {"per_device_train_batch_size": 1, "learning_rate": 7e-4}
-    trainer.train(pupil, tokenizer, lessons, "tuning", num_train_epochs=2, seed=run.seed, **one_by_one)
-    model = pupil.merge_and_unload()
+    lora = LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
+    pupil = adapters.attach(copy.deepcopy(model), lora)
+    how = {"num_train_epochs": 2, "per_device_train_batch_size": 1, "learning_rate": 7e-4, "seed": run.seed}
+    trainer.train(pupil, tokenizer, examples, "tuning", **how)
+    pupil.merge_and_unload().save_pretrained(scratch / "north")
+
 
 # %%
-with measure.timed() as clock["quantize"]:
-    model.save_pretrained(scratch / "north")
-    tokenizer.save_pretrained(scratch / "north")
-    onnx["north"] = export.to_onnx(scratch / "north", scratch / "north-int4", "int4")
-with measure.timed() as clock["test"]:
-    served = runtime.GenAIRuntime(onnx["north"])
-    tested = scoring.score(desk.task, check_on, [served.generate(desk.task.messages(r["text"])) for r in check_on])
+def answers_of(folder):
+    served = runtime.GenAIRuntime(folder)
+    texts = [served.generate(desk.task.messages(record["text"]), max_new_tokens=40) for record in unseen]
     served.close()
+    return scoring.score(desk.task, unseen, texts)
 
-# %%
-from slmops_lab.deployment import package
 
-private, public = package.make_keys(scratch / "keys")
-with measure.timed() as clock["pack and sign"]:
-    metrics = {"exact_match": tested.exact, "messages": len(check_on)}
-    lineage = {"data_sha256": run.data_sha256, "parent": "1.1.0", "seed": run.seed}
-    north = package.pack(
-        onnx["north"], scratch / "pack", desk.task.name, "1.1.0+north", "Apache-2.0", metrics, lineage, private
-    )
-spent = {step: elapsed.seconds for step, elapsed in clock.items()}
+with measure.timed() as clock["quantize"]:
+    tokenizer.save_pretrained(scratch / "north")
+    deployed["north"] = export.to_onnx(scratch / "north", scratch / "north-int4", "int4")
+with measure.timed() as clock["test"]:
+    north = answers_of(deployed["north"])
+before = answers_of(deployed["int4"])  # the same messages, without the adaptation
+named = north.rows.rename(columns={"exact": "whole ticket", "valid": "valid JSON"})
 plots.show(
-    plots.bars(spent, "seconds", digits=0),
-    takeaway=f"From messages to a signed package: {sum(spent.values()) / 60:.1f} minutes",
-    alt="Bars: seconds for preparing data, training, quantizing, testing and packing.",
+    plots.shares(named, "right in % (line: 95 % interval)"),
+    takeaway=f"After {len(learn)} messages: valid JSON in {named['valid JSON'].sum()} of {len(unseen)}, the whole ticket in {named['whole ticket'].sum()}",
+    alt="Bars with wide intervals: what the model that was adapted to the region gets right in messages that it has not seen.",
+)
+print(
+    f"Not adapted: valid JSON in {before.rows['valid'].sum()}, the whole ticket in {before.rows['exact'].sum()} of the same messages."
 )
 
-# %%
-tested.table().round(3)
-
 # %% [markdown]
-# Compare with 1.4, where the model was even told what the fields are. Fast is not good: look at the widths of the intervals, too. What counts is that a turn is cheap enough to take often.
-#
-# ## 1.10 Lifecycle: what runs where, and why?
-#
-# A *registry* remembers every version; an *alias* is a name that moves. Three versions: 8 bits, 4 bits, and the adaptation for the north. None of them is good enough to ship, as 1.4 and the
-# table above say: here only the bookkeeping matters.
+# With so few messages the intervals are wide, and nobody should ship such a model. What counts in this section is the bookkeeping. The package is signed, so that a device can tell who made it. A [*registry*](../book/glossary.md#registry) then remembers every version, and an
+# [*alias*](../book/glossary.md#alias) is a name that can move from one version to another. Each version is registered with what it was made from, its
+# [*lineage*](../book/glossary.md#lineage).
 
 # %%
 import mlflow
 
 from slmops_lab import files
+from slmops_lab.deployment import package
 
-sources = [*sorted((settings.ROOT / "slmops_lab").rglob("*.py")), settings.ROOT / "notebooks/01_introduction.py"]
-code = files.sha256_of(*sources)[:16]
 store = f"sqlite:///{scratch / 'registry.db'}"
 registry = mlflow.MlflowClient(store, store)
 registry.create_registered_model(desk.task.name)
+private, public = package.make_keys(scratch / "keys")
+code = [*sorted((settings.ROOT / "slmops_lab").rglob("*.py")), settings.ROOT / "notebooks/01_introduction.py"]
+lineage = {"parent": "1.1.0", "data": run.data_sha256, "code": files.sha256_of(*code)[:16], "seed": run.seed}
+with measure.timed() as clock["pack and sign"]:
+    score = {"exact_match": north.exact, "messages": len(unseen)}
+    release = (desk.task.name, "1.1.0+north", "Apache-2.0", score, lineage, private)
+    package.pack(deployed["north"], scratch / "pack", *release)
 
 
+# %%
 def register(folder, version, alias, **tags):
     digest = files.sha256_of(*sorted(folder.glob("*.onnx*")))[:16]
-    tags |= {"version": version, "weights": digest, "code": code}
-    made = registry.create_model_version(
-        desk.task.name, folder.as_uri(), tags={name: str(value) for name, value in tags.items()}
-    )
+    tags = {name: str(value) for name, value in {**tags, "version": version, "weights": digest}.items()}
+    made = registry.create_model_version(desk.task.name, folder.as_uri(), tags=tags)
     registry.set_registered_model_alias(desk.task.name, alias, made.version)
     return digest
 
 
-# %%
-register(onnx["int8"], "1.0.0", "previous", perplexity=quantized.loc["int8", "perplexity"])
-register(onnx["int4"], "1.1.0", "champion", perplexity=quantized.loc["int4", "perplexity"])
-made_from = {"parent": "1.1.0", "data": run.data_sha256, "seed": run.seed, "exact_match": tested.exact}
-on_the_device = register(onnx["north"], "1.1.0+north", "north", **made_from)
-
-# %% [markdown]
-# A till in the north gives odd answers. All that it can tell is the hash of the file that it runs. From there, back to data, code and measurements:
-
-# %%
-print("the till says:", on_the_device)
+register(deployed["int8"], "1.0.0", "previous", times_perplexity=int8["points"])
+register(deployed["int4"], "1.1.0", "champion", times_perplexity=int4["points"])
+on_the_device = register(deployed["north"], "1.1.0+north", "north", exact_match=north.exact, **lineage)
+print("A till in the north gives odd answers. All that it can tell is the hash of its file:", on_the_device)
 (known,) = registry.search_model_versions(f"tags.weights = '{on_the_device}'")
 known.tags
 
 # %% [markdown]
-# A hash names things, it does not keep them: data and code must still lie where somebody can look a hash up.
+# So the hash leads to the version, its data, its code and its score. But a hash only names things, it does not keep them: data and code must still be stored
+# where somebody can look the hash up.
 #
-# ### One blueprint, unequal devices
+# ## 1.10 One blueprint, unequal devices
 #
-# What each device should do stands in one text, and is rendered for it. A schema refuses what nobody meant.
+# *You render one text into settings for different devices and find the difference on a device that somebody changed by hand.*
+#
+# What each device should do stands in one file, the blueprint. A schema refuses names that nobody knows, such as a misspelled one. The last cell pretends that
+# somebody stood at a till and changed two settings by hand. The difference between what a device should run and what it runs is called
+# [*configuration drift*](../book/glossary.md#configuration-drift) (it has nothing to do with the data set of that name).
 
 # %%
 import yaml
@@ -791,61 +1165,58 @@ class Blueprint(BaseModel, extra="forbid"):
     regions: dict[str, Settings] = {}
 
 
-text = (settings.ROOT / "notebooks/blueprint.yaml").read_text(encoding="utf-8")
-print(text)
-blueprint = Blueprint.model_validate(yaml.safe_load(text))
-
+sections.begin("1.10")
+blueprint_text = (settings.ROOT / "notebooks/blueprint.yaml").read_text(encoding="utf-8")
+print(blueprint_text)
 
 # %%
+blueprint = Blueprint.model_validate(yaml.safe_load(blueprint_text))
+try:
+    Blueprint.model_validate(yaml.safe_load(blueprint_text.replace("max_tokens", "max_token")))
+except ValidationError as error:
+    print("misspelled:", *[f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()], sep="\n   ")
+
+
 def render(kind, region=None):
     parts = [blueprint.everywhere, blueprint.kinds[kind], blueprint.regions.get(region, Settings())]
     return {name: value for part in parts for name, value in part.model_dump(exclude_none=True).items()}
 
 
-pandas.DataFrame({"till, north": render("till", "north"), "handheld, south": render("handheld", "south")})
-
-# %%
-try:
-    Blueprint.model_validate(yaml.safe_load(text.replace("max_tokens", "max_token")))
-except ValidationError as error:
-    print(*[f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()], sep="\n")
-
-# %% [markdown]
-# Somebody was at a till and "only quickly" changed something. *Configuration drift* is the difference between what should be and what is (nothing to do with the data set of that name):
-
 # %%
 from difflib import unified_diff
 
+print(pandas.DataFrame({"till, north": render("till", "north"), "handheld, south": render("handheld", "south")}), "\n")
 wanted = render("till", "north")
-found = wanted | {"version": "1.0.0", "keep_log": True}  # what the till reports
-lines = (yaml.safe_dump(one).splitlines() for one in (wanted, found))
-print(*unified_diff(*lines, "blueprint", "till 0042", lineterm="", n=1), sep="\n")
+reported = wanted | {"version": "1.0.0", "keep_log": True}  # made up: what this till reports
+as_lines = (yaml.safe_dump(one).splitlines() for one in (wanted, reported))
+print(*unified_diff(*as_lines, "blueprint", "till 0042", lineterm="", n=1), sep="\n")
 
 # %% [markdown]
 # ## 1.11 What does it cost?
 #
-# A model in the cloud is paid per token, a device once, and then in electricity. Which is cheaper depends on how much is asked. What a message needs, measured; what things cost, with source and date; change what you
-# do not believe:
+# *You compare paying per token with owning a device, find the number of messages at which they cost the same, and see which assumption decides.*
 #
-# - cloud, cheap: DeepSeek-V4.1-Flash outside peak hours, 0.15 dollars per million tokens read, 0.60 written ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing), November 2026; double at peak hours);
-# - cloud, older: DeepSeek-V3, 0.27 and 1.10 ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing-details-usd), February 2025);
+# A model in the cloud is paid per token. A device is paid once, and then its electricity. Which is cheaper depends on how much is asked. How many tokens a
+# message needs is measured; what things cost has a source and a date. Change what you do not believe:
+#
+# - cheap cloud: DeepSeek-V4.1-Flash outside peak hours, 0.15 dollars per million tokens read, 0.60 written ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing), November 2026; double at peak hours);
+# - older cloud: DeepSeek-V3, 0.27 and 1.10 ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing-details-usd), February 2025);
 # - device: Raspberry Pi 5 with 8 GB, 80 dollars ([Raspberry Pi](https://www.raspberrypi.com/news/introducing-raspberry-pi-5/), at its launch in September 2023; dearer since), without power supply and case, at most about 12 watts;
 # - electricity: 0.29 per kilowatt-hour, households of the European Union ([Eurostat](https://ec.europa.eu/eurostat/statistics-explained/index.php?title=Electricity_price_statistics), first half of 2025; in euros, taken as dollars).
 #
-# The sums leave things out: an instruction that is the same each time costs the cloud's customer far less from the second time on; a cloud model that *thinks* before it answers writes many more tokens; the device is taken to run
-# at full power day and night; nobody's working hours are in it.
+# The sums leave things out. An instruction that is the same each time costs the cloud's customer far less from the second time on. A cloud model that reasons
+# before it answers writes many more tokens. The device is taken to run at full power day and night. Nobody's working hours are in it.
 
 # %%
-read = sum(len(encoding.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
-written = sum(len(tokenizer(desk.task.write(r["answer"])).input_ids) for r in records) / len(records)
-print(f"a message: {read:.0f} tokens read, {written:.0f} written")
-
-# %%
-names = "messages read written price_read price_written years device watts kwh"
-messages, t_read, t_written, p_read, p_written, years, price, watts, kwh = sympy.symbols(names)
+sections.begin("1.11")
+read_tokens = sum(len(encoding.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
+written_tokens = sum(len(tokenizer(desk.task.write(record["answer"])).input_ids) for record in asked) / len(asked)
+print(f"a message: {read_tokens:.0f} tokens read, {written_tokens:.0f} written")
+symbols = "messages read written price_read price_written years device watts kwh"
+messages, t_read, t_written, p_read, p_written, years, price, watts, kwh = sympy.symbols(symbols)
 cloud = messages * 365 * years * (t_read * p_read + t_written * p_written) / 1_000_000
 owned = price + years * 365 * 24 * watts / 1000 * kwh
-assumed = {t_read: read, t_written: written, years: 3, price: 80, watts: 12, kwh: 0.29}
+assumed = {t_read: read_tokens, t_written: written_tokens, years: 3, price: 80, watts: 12, kwh: 0.29}
 cheap, older = {p_read: 0.15, p_written: 0.6}, {p_read: 0.27, p_written: 1.10}
 
 
@@ -855,24 +1226,39 @@ def break_even(prices):
     return float(count)
 
 
-{"cheap cloud": round(break_even(cheap)), "older cloud": round(break_even(older))}
+cost_guess = widgets.predict(
+    "A shop gets 300 messages a day. What costs less in three years?", ["the cloud", "a device"]
+)
 
 # %%
 shop = 300  # messages that one shop gets on a busy day
-three_years = {
-    "the cheap cloud": float(cloud.subs({**assumed, **cheap, messages: shop})),
-    "the older cloud": float(cloud.subs({**assumed, **older, messages: shop})),
-    "a device of one's own": float(owned.subs(assumed)),
-}
+choices = {"cheap cloud": cloud.subs({**assumed, **cheap, messages: shop})}
+choices |= {"older cloud": cloud.subs({**assumed, **older, messages: shop}), "device": owned.subs(assumed)}
+three_years = {name: float(dollars) for name, dollars in choices.items()}
+cheapest = min(three_years, key=three_years.get)
+cost_guess.answer("a device" if cheapest == "device" else "the cloud")
 plots.show(
     plots.bars(three_years, "dollars in three years"),
-    takeaway=f"At {shop} messages a day the winner is {min(three_years, key=three_years.get)}",
-    alt="Bars: dollars in three years for a cheap cloud model, an older cloud model and a device of one's own.",
+    takeaway=f"At {shop} messages a day the {cheapest} costs the least",
+    alt="Bars: dollars in three years for a cheap cloud model, an older cloud model and a device that one owns.",
+)
+print(
+    f"Owning costs less above {break_even(cheap):,.0f} (cheap cloud) or {break_even(older):,.0f} messages a day (older cloud)."
+)
+race, _ = runtime.race({"int4": ("genai", deployed["int4"])}, short_chats, warm_up=1)
+possible = 86_400_000 / race["ms"].median()
+print(
+    f"This machine answers up to {possible:,.0f} a day, one at a time. Measure a small device before you promise as much."
 )
 
 # %% [markdown]
-# Read that twice, it is not what advertisements for small models say: where a machine serves one shop with short messages, tokens are so cheap that the device does not pay for itself. It pays with volume, where the machine is there anyway (a till has a
-# processor), or where money is not the reason: messages that may not leave, no network, an answer that waits for no line. And the two models are not equally good: the quality has to be judged first, by 1.4 and 1.5.
+# This is not what advertisements for small models say. Where a machine serves one shop with short messages, tokens are so cheap that the device does not pay
+# for itself. It pays with volume, where the machine is there anyway (a till has a processor), or where money is not the reason: messages that may not leave
+# the house, no network, an answer without waiting for a line. And the two models are not equally good. Judge their quality first, as in 1.1.
+#
+# Move the sliders. Which assumption decides? The second cell halves and doubles each of them and shows where the
+# [*break-even*](../book/glossary.md#break-even) goes. (Twice the tokens cost as much as twice the price per token, and twice the watts as much as twice the
+# price of electricity, so each of these pairs has one row.)
 
 # %%
 dials = {
@@ -889,298 +1275,37 @@ dials = {
 widgets.explorer(
     "Cloud or device?",
     dials,
-    {"cloud": cloud, "device of one's own": owned},
+    {"cloud": cloud, "device": owned},
     "dollars",
     (cloud - owned, "The device is cheaper.", "The cloud is cheaper."),
 )
 
-# %% [markdown]
-# Which assumption decides? Halve and double each, and see where the break-even goes:
-
 # %%
-base = {**assumed, **cheap}
-swings = {"halved": {}, "doubled": {}}
-for symbol in base:
-    for name, factor in (("halved", 0.5), ("doubled", 2)):
-        there = sympy.solve((cloud - owned).subs({**base, symbol: base[symbol] * factor}), messages)[0]
-        swings[name][dials[symbol][0]] = float(there)
-width = {name: abs(swings["doubled"][name] - swings["halved"][name]) for name in swings["halved"]}
-order = sorted(width, key=width.get, reverse=True)
-values = {dials[symbol][0]: f"{value:.3g}" for symbol, value in base.items()}
-assumptions = {name: values[name] for name in order}
+labels = {t_read: "tokens read or their price", t_written: "tokens written or their price", watts: "power or its price"}
+labels |= {price: "price of the device", years: "years"}
+
+
+def moved(symbol, factor):
+    return break_even({**cheap, symbol: factor * (assumed | cheap)[symbol]})
+
+
+factors = {"halved": 0.5, "doubled": 2}
+swings = {name: {label: moved(s, factor) for s, label in labels.items()} for name, factor in factors.items()}
+order = sorted(labels, key=lambda symbol: -abs(moved(symbol, 2) - moved(symbol, 0.5)))
+shown = {labels[symbol]: f"{(assumed | cheap)[symbol]:.3g}" for symbol in order}
+figure = plots.pairs(swings, shown, "messages per day at which both cost the same")
+figure.axes[0].axvline(break_even(cheap), color="#666666", linestyle="--", linewidth=1)
 plots.show(
-    plots.pairs(swings, assumptions, "messages per day at which owning costs the same"),
-    takeaway=f"The break-even depends most on {order[0]}",
-    alt="Two marks per assumption: the break-even when it is halved and when it is doubled; in brackets what was assumed.",
+    figure,
+    takeaway=f"What moves the break-even of {break_even(cheap):,.0f} the most: {labels[order[0]]}",
+    alt="Two marks per assumption: the break-even when it is halved and when it is doubled; a broken line shows it as assumed.",
 )
 
 # %% [markdown]
-# Could one device answer so many? We have no Raspberry Pi here. This machine, with the short instruction that a tuned model needs, takes:
-
-# %%
-race, _ = runtime.race({"int4": ("genai", onnx["int4"])}, short_chats, warm_up=1)
-per_day = 86_400_000 / race["ms"].median()
-print(f"{race['ms'].median():.0f} ms per message, at most {per_day:,.0f} messages a day, one at a time")
-
-# %% [markdown]
-# Expect a small device to be slower, and measure it there before you promise anything.
+# ### Exercise 1.5: the machine is there anyway
 #
-# ## 1.12 The stack
-#
-# The same weights in three runtimes, reading the same tokens at once. (The first six layers only, so that all three find room in one process.) **Predict** the order.
-
-# %%
-import onnxruntime
-
-model = compression.keep_layers(model, range(min(6, layers))).eval()
-model.save_pretrained(scratch / "six")
-tokenizer.save_pretrained(scratch / "six")
-six = export.to_onnx(scratch / "six", scratch / "six-fp32", "fp32")
-measure.give_back()
-prompt = passages[:1, :128]
-session = onnxruntime.InferenceSession(str(six / "model.onnx"))
-heads = config.num_key_value_heads
-feed = {"input_ids": prompt.numpy(), "attention_mask": torch.ones_like(prompt).numpy()}
-for wanted_input in session.get_inputs():
-    if wanted_input.name.startswith("past_key_values"):  # nothing was read before
-        feed[wanted_input.name] = torch.zeros(1, heads, 0, key_width // heads).numpy()
-served = runtime.GenAIRuntime(six)
-readers = {
-    "PyTorch": lambda: model(prompt),
-    "ONNX Runtime": lambda: session.run(None, feed),
-    "ONNX Runtime GenAI": lambda: served.start(prompt[0].tolist(), 200),
-}
-
-# %%
-taken = {name: [] for name in readers}
-with torch.inference_mode():
-    for turn in range(run.pick(full=8, quick=3)):
-        for name, reader in readers.items():  # they take turns
-            with measure.timed() as elapsed:
-                reader()
-            if turn:  # the first warms up
-                taken[name].append(1e3 * elapsed.seconds)
-served.close()
-medians = {name: sorted(times)[len(times) // 2] for name, times in taken.items()}
-plots.show(
-    plots.bars(medians, f"milliseconds to read {prompt.shape[1]} tokens (median, fp32)"),
-    takeaway=f"Fastest at reading here: {min(medians, key=medians.get)}",
-    alt="Bars: milliseconds to read the same tokens with PyTorch, ONNX Runtime and ONNX Runtime GenAI.",
-)
-del session
-
-# %% [markdown]
-# | what | what it is for |
-# |---|---|
-# | PyTorch | training, and trying things out |
-# | ONNX Runtime | any model as a graph, on many kinds of processor |
-# | ONNX Runtime GenAI | the loop around such a graph that generates: cache, search, templates |
-# | Foundry Local | models on one device as a service, on top of the former (chapter 4) |
-# | [llama.cpp](https://github.com/ggml-org/llama.cpp) | GGUF files, the format in which our base came, on processors and graphics cards |
-# | [LiteRT](https://ai.google.dev/edge/litert) | what was TensorFlow Lite: Google's runtime for telephones and microcontrollers |
-# | [ExecuTorch](https://docs.pytorch.org/executorch) | what PyTorch offers for devices since [PyTorch Mobile ended](https://docs.pytorch.org/docs/stable/mobile_optimizer.html): a program exported ahead of time |
-#
-# This was reading only, in 32 bits, on this processor: writing, fewer bits or another processor may give another order, so measure what you will ship. LiteRT, ExecuTorch and llama.cpp are not run here: the course stays with one chain of
-# tools. In a project that targets telephones the first two would be the first to try.
-#
-# ## 1.13 The road ahead
-#
-# "5.45 billion dollars by 2032" is what one forecaster says of the market for small models ([MarketsandMarkets, reported by IT Reseller](https://itreseller.ch/Artikel/102887/Umsatz_mit_Small_Language_Models_soll_sich_mehr_als_verfuenffachen.html)). Others
-# ([Consegic](https://www.consegicbusinessintelligence.com/small-language-model-market), [SNS Insider](https://snsinsider.com/reports/small-language-model-market-5947),
-# [Intelevo](https://www.intelevoresearch.com/reports/small-language-models-market)) say other things, in billions of dollars:
-
-# %%
-forecasts = pandas.DataFrame(
-    {
-        "MarketsandMarkets": (2025, 0.93, 2032, 5.45),
-        "Consegic": (2025, 8.66, 2035, 43.44),
-        "SNS Insider": (2025, 10.61, 2035, 47.1),
-        "Intelevo": (2025, 12.5, 2034, 115.0),
-    },
-    index=["from", "then", "to", "in the end"],
-).T
-forecasts["growth, % a year"] = 100 * (
-    (forecasts["in the end"] / forecasts["then"]) ** (1 / (forecasts["to"] - forecasts["from"])) - 1
-)
-print(f"they differ by a factor of {forecasts['then'].max() / forecasts['then'].min():.0f} about 2025, which is over")
-forecasts.round(1)
-
-# %% [markdown]
-# Who cannot agree on the past does not know the future to three digits. All of them expect growth; plan with your own numbers, such as those above. What the course does with them:
-
-# %%
-steps = {
-    "label": "chapter 2",
-    "train a student": "chapters 2, 3",
-    "quantize": "chapter 4",
-    "gate and sign": "chapter 4",
-    "roll out": "chapter 4",
-    "watch": "chapter 4",
-}
-plots.show(
-    plots.cycle(steps),
-    takeaway="Operating a model is a loop: what is watched is labelled again",
-    alt="A circle of six steps with arrows: label, train a student, quantize, gate and sign, roll out, watch, and back to label.",
-)
-
-# %% [markdown]
-# People say a lot about what this loop gains. The course keeps a ledger: each claim, a goal, and what *your* run
-# measured. The rows fill up as you go.
-
-# %%
-from slmops_lab.course import claims
-
-pandas.DataFrame(
-    [
-        {"claim": c.claim, "goal": f"{c.goal:g} {c.unit}", "chapter": c.chapter, "source": c.source}
-        for c in claims.LEDGER.values()
-    ]
-)
-
-# %% [markdown]
-# ## Exercises
-#
-# Replace the `...`, run the cell and the check below it.
-#
-# ### Exercise 1.1: change one number
-#
-# How many megabytes (millions of bytes) would the weights of *this* model take with 16 bits each?
-# The result should be half of what you saw on disk.
-
-# %% tags=["exercise"]
-megabytes_bf16 = ...
-
-# %% tags=["check"]
-from slmops_lab.course.exercises import check
-
-check(
-    "1.1",
-    megabytes_bf16,
-    lambda mb: abs(mb - parameters * 2 / 1e6) < 1,
-    hint="16 bits are 2 bytes; use `parameters` from section 1.2 and divide by a million.",
-    why="Two bytes each: half of fp32.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# megabytes_bf16 = parameters * 2 / 1e6
-# ```
-# </details>
-#
-# ### Exercise 1.2: how sure is sure?
-#
-# 80 of 100 messages right: what is the width of the 95 % interval, in points? And for 800 of 1,000?
-# Give a pair. `intervals.proportion` takes a list of booleans. The second should be about a third of the first.
-
-# %% tags=["exercise"]
-from slmops_lab.evaluation import intervals
-
-widths = ...
-
-# %% tags=["check"]
-check(
-    "1.2",
-    widths,
-    lambda w: 15 < w[0] < 17 and 4.5 < w[1] < 5.5,
-    hint="Build [True] * 80 + [False] * 20, take high - low, times 100.",
-    why="Ten times the messages, a third of the width: it shrinks with the square root.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def width(right, total):
-#     interval = intervals.proportion([True] * right + [False] * (total - right))
-#     return 100 * (interval["high"] - interval["low"])
-#
-#
-# widths = (width(80, 100), width(800, 1000))
-# ```
-# </details>
-#
-# ### Exercise 1.3: where do keywords fail?
-#
-# Which field does the keyword baseline get wrong most often? Give its name, computed from `keywords.rows`.
-
-# %% tags=["exercise"]
-weakest_field = ...
-
-# %% tags=["check"]
-check(
-    "1.3",
-    weakest_field,
-    lambda name: name == keywords.rows[list(desk.task.fields)].mean().idxmin(),
-    hint="Take the columns named in desk.task.fields, their mean, and the smallest one (idxmin).",
-    why="The field with the lowest share right is where words mislead most.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# weakest_field = keywords.rows[list(desk.task.fields)].mean().idxmin()
-# ```
-# </details>
-#
-# ### Exercise 1.4: write it
-#
-# Write `memory_for(parameters, bits, layers, kv_width, tokens)`: bytes of the weights plus bytes of the KV cache.
-# The cache holds, for every token and layer, a key and a value of `kv_width` numbers with 2 bytes each.
-
-# %% tags=["exercise"]
-memory_for = ...
-
-# %% tags=["check"]
-check(
-    "1.4",
-    memory_for,
-    lambda f: (
-        f(1000, 8, 0, 0, 0) == 1000 and f(1000, 4, 0, 0, 0) == 500 and f(0, 4, 30, 192, 100) == 2 * 2 * 30 * 192 * 100
-    ),
-    hint="weights: parameters * bits / 8; cache: 2 (key, value) * 2 bytes * layers * kv_width * tokens.",
-    why="With long conversations the cache, not the weights, fills the memory.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def memory_for(parameters, bits, layers, kv_width, tokens):
-#     return parameters * bits / 8 + 2 * 2 * layers * kv_width * tokens
-# ```
-# </details>
-#
-# ### Exercise 1.5: a mixture of experts
-#
-# What share of its weights does DeepSeek-V3 use for a token? Take it from `shapes`; it should be about a twentieth.
-
-# %% tags=["exercise"]
-share_in_use = ...
-
-# %% tags=["check"]
-largest = shapes.loc["DeepSeek-V3"]
-check(
-    "1.5",
-    share_in_use,
-    lambda share: abs(share - largest["used per token"] / largest["billion weights"]) < 0.001,
-    hint="shapes.loc['DeepSeek-V3'] has 'used per token' and 'billion weights'.",
-    why="It computes like a model of 37 billion, and needs the memory of one of 671 billion.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# share_in_use = shapes.loc["DeepSeek-V3", "used per token"] / shapes.loc["DeepSeek-V3", "billion weights"]
-# ```
-# </details>
-#
-# ### Exercise 1.6: the machine is there anyway
-#
-# From how many messages a day does the device win against the cheap cloud, if it costs nothing (a till has a processor) and takes 3 watts more than before?
+# From how many messages a day does the device win against the cheap cloud, if it costs nothing, because the till has a processor, and takes 3 watts more than
+# before? The result should be far below the break-even above.
 
 # %% tags=["exercise"]
 messages_a_day = ...
@@ -1188,11 +1313,11 @@ messages_a_day = ...
 # %% tags=["check"]
 anyway = {**assumed, **cheap, price: 0, watts: 3}
 check(
-    "1.6",
+    "1.5",
     messages_a_day,
     lambda n: abs(n / float(sympy.solve((cloud - owned).subs(anyway), messages)[0]) - 1) < 0.01,
-    hint="break_even takes what replaces the assumptions: give it {**cheap, price: 0, watts: 3}.",
-    why="Then only electricity has to be earned.",
+    hint="What you give to `break_even` replaces the assumptions of the same name. Three of them are another kind of price.",
+    why="Only the electricity has to be earned then.",
 )
 
 # %% [markdown]
@@ -1203,6 +1328,181 @@ check(
 # ```
 # </details>
 #
+# ## 1.12 Agility: one turn of the loop
+#
+# *You look at the clock of section 1.9.*
+#
+# How long does it take to change this model: to prepare data, train, quantize, test, and pack?
+
+# %%
+sections.begin("1.12")
+spent = {step: elapsed.seconds for step, elapsed in clock.items()}
+minutes_guess.answer(sum(spent.values()) / 60)
+plots.show(
+    plots.bars(spent, "seconds", digits=1),
+    takeaway=f"One turn takes {sum(spent.values()) / 60:.1f} minutes; the longest step: {max(spent, key=spent.get)}",
+    alt="Bars: seconds for preparing data, training, quantizing, testing, and packing with a signature.",
+)
+
+# %% [markdown]
+# A fast turn does not make a good model: what came out is not fit for use, as section 1.9 showed. What matters is that a turn is cheap, so that you can take
+# many of them and measure each.
+#
+# ## 1.13 The technology stack
+#
+# *You let three runtimes continue the same text with the same weights, and see what each is for.*
+#
+# A [*runtime*](../book/glossary.md#runtime) loads a model and computes its answers. Each of the three below reads the same passage and then writes token by
+# token, with all layers in fp32 and the same number of threads. Reading computes many tokens at once; writing computes one, with the KV cache of all
+# before. The first function shows how much has to be written around a bare graph. PyTorch keeps the cache for you, ONNX Runtime GenAI runs the loop as well.
+
+# %%
+import onnxruntime
+
+sections.begin("1.13")
+runtime_guess = widgets.predict("Which of them writes the fastest?", ["PyTorch", "ONNX Runtime", "ONNX Runtime GenAI"])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = settings.threads()
+session = onnxruntime.InferenceSession(str(deployed["fp32"] / "model.onnx"), options)
+
+
+def with_onnxruntime(ids):
+    names = [output.name for output in session.get_outputs()]
+    empty = torch.zeros(1, config.num_key_value_heads, 0, head_width).numpy()
+    past = {given.name: empty for given in session.get_inputs() if given.name.startswith("past_key_values")}
+    seen = 0
+    while True:
+        seen += ids.shape[1]
+        feed = {"input_ids": ids.numpy(), "attention_mask": torch.ones(1, seen, dtype=torch.long).numpy()}
+        made = dict(zip(names, session.run(None, past | feed)))
+        ids = torch.tensor(made.pop("logits")[:, -1:].argmax(-1))
+        past = {name.replace("present", "past_key_values"): value for name, value in made.items()}
+        yield ids.item()
+
+
+# %%
+served = runtime.GenAIRuntime(deployed["fp32"])
+to_write = run.pick(full=24, quick=8)
+
+
+@torch.inference_mode()
+def with_pytorch(ids):
+    past = None
+    while True:
+        made = model(ids, past_key_values=past, use_cache=True)
+        ids, past = made.logits[:, -1:].argmax(-1), made.past_key_values
+        yield ids.item()
+
+
+def with_genai(ids):
+    length = ids.shape[1] + to_write + 2
+    generator = served.start(ids[0].tolist(), length, min_length=length)  # it may not stop early
+    while True:
+        generator.generate_next_token()
+        yield int(generator.get_next_tokens()[0])
+
+
+# %%
+import time
+from itertools import islice
+
+writers = {"PyTorch": with_pytorch, "ONNX Runtime": with_onnxruntime, "ONNX Runtime GenAI": with_genai}
+wrote, timings = {}, []
+for turn in range(run.pick(full=5, quick=3)):
+    for name, writer in writers.items():  # they take turns, so that a busy machine hits all alike
+        stream, started = writer(passages[:1]), time.perf_counter()
+        opening, read_at = next(stream), time.perf_counter()
+        wrote[name] = (opening, *islice(stream, to_write))
+        times = {"read": 1e3 * (read_at - started), "write": 1e3 * (time.perf_counter() - read_at) / to_write}
+        if turn:  # the first one warms up
+            timings.append({"runtime": name, **times})
+served.close()
+
+# %%
+turns_of = pandas.DataFrame(timings).groupby("runtime")
+typical, shortest, longest = turns_of.median(), turns_of.min(), turns_of.max()
+units = {"read": f"ms to read {passages.shape[1]} tokens (all turns)", "write": "ms per token written (all turns)"}
+parts = [
+    {"values": typical[kind], "unit": unit, "low": shortest[kind], "high": longest[kind]}
+    for kind, unit in units.items()
+]
+quickest = typical.idxmin()
+plots.show(
+    plots.panels(*parts),
+    takeaway=f"{quickest['read']} reads the fastest, {quickest['write']} writes the fastest",
+    alt="Two panels for three runtimes: median time to read a passage and to write a token, each with its range over the turns.",
+)
+runtime_guess.answer(quickest["write"])
+rival = typical["write"].nsmallest(2).index[1]
+apart = longest.loc[quickest["write"], "write"] < shortest.loc[rival, "write"]
+print(f"Writing: its slowest turn {'was faster than' if apart else 'overlaps with'} the fastest turn of {rival}.")
+print("All three wrote the same tokens:", len(set(wrote.values())) == 1)
+
+# %% [markdown]
+# | runtime | what it is for | runs in this course |
+# |---|---|---|
+# | PyTorch | training, and trying things out | chapters 1 to 3 |
+# | [ONNX Runtime](https://onnxruntime.ai/docs/execution-providers/) | any model as a graph, on many kinds of processors through exchangeable *execution providers* | here |
+# | [ONNX Runtime GenAI](https://github.com/microsoft/onnxruntime-genai) | the loop around such a graph: cache, search, chat templates | all chapters |
+# | [Foundry Local](https://github.com/microsoft/Foundry-Local) | models on one machine as a service, on top of ONNX Runtime GenAI | chapter 4 |
+# | [llama.cpp](https://github.com/ggml-org/llama.cpp) | GGUF files, the format in which our base model comes, on processors and graphics cards | no |
+# | [LiteRT](https://ai.google.dev/edge/litert) | Google's runtime for Android, iOS, embedded Linux and microcontrollers, once called TensorFlow Lite; language models become [a file for LiteRT-LM](https://huggingface.co/docs/transformers/community_integrations/litert) | no |
+# | [ExecuTorch](https://docs.pytorch.org/executorch) | PyTorch's runtime for telephones and microcontrollers, since [PyTorch Mobile ended](https://docs.pytorch.org/docs/stable/mobile_optimizer.html): the model is exported and compiled ahead of time | no |
+#
+# The figure holds for fp32 on this processor. With fewer bits or on another processor the order may be another, so measure what you will ship. The last three
+# are not run here, because the course stays with one chain of tools; for telephones LiteRT and ExecuTorch would be the first to try.
+#
+# ## 1.14 The road ahead
+#
+# *You see how far forecasts can be trusted, the loop that the next chapters build, and the claims that they will check.*
+#
+# "5.45 billion dollars by 2032" is what one forecaster says of the market for small language models ([MarketsandMarkets, reported by IT Reseller](https://itreseller.ch/Artikel/102887/Umsatz_mit_Small_Language_Models_soll_sich_mehr_als_verfuenffachen.html)).
+# Others say other things ([Consegic](https://www.consegicbusinessintelligence.com/small-language-model-market), [SNS Insider](https://snsinsider.com/reports/small-language-model-market-5947),
+# [Intelevo](https://www.intelevoresearch.com/reports/small-language-models-market)); in billions of dollars:
+
+# %%
+sections.begin("1.14")
+forecasts = pandas.DataFrame(
+    {
+        "MarketsandMarkets": (2025, 0.93, 2032, 5.45),
+        "Consegic": (2025, 8.66, 2035, 43.44),
+        "SNS Insider": (2025, 10.61, 2035, 47.1),
+        "Intelevo": (2025, 12.5, 2034, 115.0),
+    },
+    index=["from", "then", "to", "in the end"],
+).T
+years_ahead = forecasts["to"] - forecasts["from"]
+forecasts["growth, % a year"] = 100 * ((forecasts["in the end"] / forecasts["then"]) ** (1 / years_ahead) - 1)
+print(f"For 2025, which is over, they differ by a factor of {forecasts['then'].max() / forecasts['then'].min():.0f}.")
+forecasts.round(1)
+
+# %% [markdown]
+# The forecasters do not even agree on a year that is over, so do not rely on their digits for a year that is far away. All of them expect growth. Plan with
+# your own numbers, such as those of this chapter.
+#
+# What the course does with them is a loop, because what a running model gets wrong is what the next one has to learn. People say a lot about what
+# such a loop gains. The course keeps a ledger of their claims: who says what, the goal, and what *your* run measures. The next chapters fill it in.
+
+# %%
+from slmops_lab.course import claims
+
+steps = {
+    "label": "chapter 2",
+    "train a student": "chapters 2, 3",
+    "quantize": "chapter 4",
+    "gate and sign": "chapter 4",
+    "roll out": "chapter 4",
+    "monitor": "chapter 4",
+}
+plots.show(
+    plots.cycle(steps),
+    takeaway="Operating a model is a loop: what monitoring finds is labelled and learned",
+    alt="A circle of six boxes with an arrow from each to the next: label, train a student, quantize, gate and sign, roll out, monitor, and back to label.",
+)
+for claim in claims.LEDGER.values():
+    print(f"{claim.claim}\n   goal: {claim.goal:g} {claim.unit}, chapter {claim.chapter[1]} ({claim.source})")
+
+# %% [markdown]
 # ## Quiz
 #
 # 1. A model has 3.8 billion parameters. How large is it in int4?
@@ -1210,36 +1510,37 @@ check(
 # 3. Two models score 71 % and 73 % on 100 messages. Which one is better?
 # 4. Half of a model's weights are zero. Is its file half as large?
 # 5. A model passed the gate on your laptop. May it go to a handheld?
-# 6. A library is told not to report anything. How do you know that it does not?
+# 6. A canary saw 100 answers and no difference. Is the new version as good as the old one?
+# 7. A library is told not to report anything. How do you know that it does not?
 #
 # <details><summary>Answers</summary>
 #
-# 1. About 1.9 GB by the formula. With a 32-bit scale for every 32 weights, as in 1.3, about 2.4 GB.
-# 2. If counting words does the job, a language model is a waste; if it nearly does, small gains are not worth much.
-# 3. Nobody knows: a difference of two in a hundred is well within chance. And models that answered the same messages are compared message by message (chapter 2), not
-#    interval with interval.
-# 4. No: a zero is stored like any other number. And a format that leaves zeros out must note where the others stand; in 1.3 that cost more than it saved.
+# 1. About 1.9 GB by the formula. With a 32-bit scale for every 32 weights, as in 1.2, about 2.4 GB.
+# 2. If counting words does the job, a language model is a waste. If it nearly does, small gains are not worth much.
+# 3. Nobody knows: a difference of two in a hundred is well within chance. Models that answered the same messages should be compared message by message.
+# 4. No: a zero is stored like any other number. A format that leaves zeros out must note where the others stand; in 1.4 that cost more than it saved.
 # 5. Not before it passed there, with that memory and those cores.
-# 6. Run it where no network is, and count what it tries.
+# 6. Not necessarily: 100 answers show only a large difference. Section 1.7 counts how many are needed.
+# 7. Run it where no network is, and count what it tries.
 #
 # </details>
 #
 # ## Take-aways
 #
-# - Size is parameters times bits; the cache grows with every token and every user. Check both against the real thing.
-# - Quantization pays at once, pruning after training again, zeros only where something uses them.
-# - Measure the task, with an interval and a baseline, before and after everything you do.
-# - Test where it will run, let few go first, and be able to say what runs where, and why.
+# - Size is parameters times bits. The cache grows with every token and every user. Check both against the real thing.
+# - Quantization saves at once. Pruning needs training afterwards. Zeros save only where a format or a kernel uses them.
+# - Measure the task, with an interval and a baseline, before and after everything that you do.
+# - Test a model where it will run, let few devices go first, and be able to say what runs where and why.
 # - Do your own sums: sometimes the cloud is cheaper, and sometimes money is not the reason.
 #
-# **Further reading:** layers that can go ([Men et al. 2024](https://arxiv.org/abs/2403.03853)); 2:4 ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)); experts and a compressed cache
-# ([DeepSeek-AI 2024](https://arxiv.org/abs/2412.19437)); rollouts in groups ([Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/)).
+# **Further reading:** layers that can go ([Men et al. 2024](https://arxiv.org/abs/2403.03853)); 2:4 sparsity ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)); experts and
+# a compressed cache ([DeepSeek-AI 2024](https://arxiv.org/abs/2412.19437)); rollouts in groups ([Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/)).
+#
+# **Next:** in [chapter 2](02_distillation.ipynb) the model learns the job and hands it on to a much smaller student.
 
 # %%
-import shutil
-
 shutil.rmtree(scratch)
-print(f"This chapter took {run.minutes:.1f} minutes and at most {measure.peak_memory() / 1e9:.1f} GB.")
-
-# %% [markdown]
-# **Next:** in [chapter 2](02_distillation.ipynb) the model learns the job and hands it on to a much smaller student.
+print(
+    f"This chapter took {run.minutes:.1f} minutes and at most {measure.peak_memory() / 1e9:.1f} GB. Minutes per section:"
+)
+pandas.DataFrame({"minutes": sections.end()}).round(2).T

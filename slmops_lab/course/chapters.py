@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -129,10 +130,60 @@ def _shown(path):
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
+class Sections:
+    """The clock of a chapter's sections: `begin` in the first cell of each, `end` in the last cell of the chapter.
+
+    It counts the time that cells take, not the time between them, in which somebody reads. What a whole run took is
+    kept in build/sections.json, and the next run says it where each section begins.
+    """
+
+    def __init__(self, run, chapter):
+        from IPython import get_ipython  # not at the top: the endpoint's image has no notebooks
+
+        self._file, self._chapter = run.build / "sections.json", chapter
+        self._before = _kept(self._file).get(chapter, {})
+        self._seconds, self._section, self._begun = {}, None, time.monotonic()  # this cell counts, too
+        if shell := get_ipython():
+            shell.events.register("pre_run_cell", self._cell_begins)
+            shell.events.register("post_run_cell", self._cell_ends)
+        if self._before:
+            self._say(f"When this chapter last ran here, its cells took {sum(self._before.values()):.1f} minutes.")
+
+    def begin(self, section):
+        """From this cell on the time is this section's; says in italics what it took when the chapter last ran here."""
+        self._section = section
+        self._seconds.setdefault(section, 0.0)
+        if section in self._before:
+            self._say(f"{section} took {self._before[section]:.1f} minutes when it last ran here.")
+
+    def end(self):
+        """{section: minutes} of this run, kept for the next one."""
+        minutes = {section: seconds / 60 for section, seconds in self._seconds.items()}
+        write_json(self._file, _kept(self._file) | {self._chapter: minutes})
+        return minutes
+
+    def _cell_begins(self, _):
+        self._begun = time.monotonic()
+
+    def _cell_ends(self, _):
+        if self._section is not None:
+            self._seconds[self._section] += time.monotonic() - self._begun
+
+    def _say(self, sentence):
+        from IPython.display import Markdown, display
+
+        display(Markdown(f"*{sentence}*"))
+
+
 def timings(build):
     """{chapter: {'seconds', 'peak_bytes'}} of the last runs; empty where none was made."""
+    return _kept(Path(build) / "timings.json")
+
+
+def _kept(path):
+    """What a report file holds; {} where it is missing or damaged."""
     try:
-        return json.loads((Path(build) / "timings.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

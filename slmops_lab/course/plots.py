@@ -112,6 +112,76 @@ def bars(values, unit, low=None, high=None, axis=None, digits=1):
     return axis.figure
 
 
+def dots(values, unit, low=None, high=None, axis=None, log=False, mark=None):
+    """A point per {name: value} from the top, with its interval as a line; returns the figure.
+
+    values may be a pandas Series; low and high are {name: interval end} or a Series in the same unit. log makes the x
+    axis logarithmic; mark draws a broken line at a value that the points are to be compared with.
+    """
+    if axis is None:
+        _, axis = pyplot.subplots(figsize=(7, 0.9 + 0.35 * len(values)))
+    values, rows = dict(values), range(len(values))[::-1]
+    ends = [(value, value) if low is None else (low[name], high[name]) for name, value in values.items()]
+    for row, (left, right) in zip(rows, ends, strict=True):
+        if math.isfinite(left) and math.isfinite(right):  # of few measurements no interval is known
+            axis.hlines(row, left, right, color="#999999", linewidth=2)
+    axis.plot(list(values.values()), rows, "o", color=COLOURS[0])
+    if mark is not None:
+        axis.axvline(mark, color=COLOURS[1], linestyle="--", linewidth=1)
+    axis.set_yticks(rows, list(values))
+    axis.set_xlabel(unit)
+    axis.margins(x=0.1, y=0.1)
+    axis.grid(axis="x", alpha=0.3)
+    if log:
+        axis.set_xscale("log")
+        _plain_ticks(axis.xaxis)
+    elif min(values.values()) >= 0:
+        axis.set_xlim(left=0)
+    return axis.figure
+
+
+def panels(*parts):
+    """`dots` side by side, with the names on the left only; returns the figure. parts: dicts of its arguments."""
+    height = 0.9 + 0.27 * len(parts[0]["values"])
+    figure, axes = pyplot.subplots(1, len(parts), figsize=(8, height), sharey=True)
+    for axis, part in zip(axes, parts, strict=True):
+        dots(**part, axis=axis)
+    return figure
+
+
+def cloud(points, xlabel, ylabel):
+    """Named points of several groups, the y axis logarithmic; returns the figure.
+
+    points: {group: {name: (x, y, low, high)}}; a group shares colour and marker, and the legend names it. The vertical
+    line of a point is its interval from low to high, in the unit of y. Names stand on the right of their points, those
+    of the second group on the left.
+    """
+    figure, axis = pyplot.subplots(figsize=(7, 4.6))
+    for number, (group, named) in enumerate(points.items()):
+        colour, left = COLOURS[number % len(COLOURS)], number == 1
+        xs, ys, *_ = zip(*named.values(), strict=True)
+        axis.plot(xs, ys, "os^Dvp"[number % 6], color=colour, label=group)
+        for name, (x, y, *ends) in named.items():
+            if all(math.isfinite(end) and end > 0 for end in ends):
+                axis.vlines(x, *ends, color=colour, linewidth=1)
+            place = {"xytext": (-6 if left else 6, 2), "textcoords": "offset points", "ha": "right" if left else "left"}
+            axis.annotate(name, (x, y), fontsize=8, color=colour, **place)
+    axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
+    _plain_ticks(axis.yaxis)
+    axis.margins(x=0.12)
+    axis.set_xlim(left=0)
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def _plain_ticks(axis):
+    """Whole numbers on a logarithmic axis."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
 def shares(scores, unit="exact match in % (line: 95 % interval)"):
     """Bars of {name: per-record booleans} as percentages with 95 % intervals; returns the figure."""
     ends = {name: intervals.proportion(rows) for name, rows in scores.items()}
@@ -202,9 +272,7 @@ def frontier(points, axes, unit):
                 axis.vlines(point[place], *point[-2:], color=colour, linewidth=1)
                 axis.plot(point[place], point[-3], marker, color=colour)
         axis.set(xscale="log", xlabel=label)
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        _plain_ticks(axis.xaxis)
         axis.margins(x=0.15)
         axis.grid(alpha=0.3)
     panels[0][0].set_ylabel(unit)
@@ -234,10 +302,15 @@ def cycle(steps):
     turns = [math.pi / 2 - 2 * math.pi * i / len(steps) for i in range(len(steps))]
     places = [(1.5 * math.cos(turn), math.sin(turn)) for turn in turns]
     box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[0]}
-    bend = {"arrowstyle": "-|>", "color": "#666666", "shrinkA": 38, "shrinkB": 38, "connectionstyle": "arc3,rad=-0.15"}
-    for place, after, (name, below) in zip(places, [*places[1:], places[0]], steps.items(), strict=True):
-        axis.annotate(f"{name}\n{below}", place, ha="center", va="center", fontsize=9, bbox=box, zorder=2)
-        axis.annotate("", after, place, arrowprops=bend, zorder=1)
+    bend = {"arrowstyle": "-|>", "color": "#666666", "shrinkA": 2, "shrinkB": 2, "connectionstyle": "arc3,rad=-0.15"}
+    boxes = []
+    for place, (name, below) in zip(places, steps.items(), strict=True):
+        text = axis.text(*place, f"{name}\n{below}", ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        boxes.append(text.get_bbox_patch())
+    for number, place in enumerate(places):  # drawn after the boxes, whose edges each arrow meets
+        after = (number + 1) % len(places)
+        ends = {"patchA": boxes[number], "patchB": boxes[after]}
+        axis.annotate("", places[after], place, arrowprops=bend | ends, zorder=3)
     axis.set(xlim=(-2.1, 2.1), ylim=(-1.25, 1.25))
     axis.axis("off")
     return figure

@@ -3,11 +3,14 @@
 `explorer` is the one page of JavaScript that we wrote ourselves (explorer.html): ipywidgets compute nothing without a
 kernel, and Vega or Bokeh would bring megabytes of JavaScript into each notebook, or fetch them, for a few sliders and
 bars. The formulas are sympy's, because the same ones are solved in the chapter, and sympy writes JavaScript itself.
+`predict` is the exception: what was predicted is compared by the kernel, so the book shows the question only.
 """
 
 import base64
 import hashlib
 import json
+import math
+import numbers
 from html import escape
 from importlib import resources
 from string import Template
@@ -15,6 +18,76 @@ from string import Template
 import IPython.display
 import ipywidgets
 import sympy
+
+
+def predict(question, choices):
+    """Show a question with a place for the reader's prediction; returns the `Prediction`.
+
+    choices: a list of texts of which one is chosen, or the unit of a number, such as "MB". Nothing waits for it: a run
+    without a reader goes on. Raises ValueError for an empty question or unit, and for fewer than two different texts.
+    """
+    prediction = Prediction(question, choices)
+    IPython.display.display(prediction)
+    return prediction
+
+
+class Prediction(ipywidgets.VBox):
+    """A question and a place for the answer that a reader expects; see `predict`. As text it is the question."""
+
+    def __init__(self, question, choices):
+        self.unit = choices if isinstance(choices, str) else None
+        self.options = [] if self.unit else [str(choice) for choice in choices]
+        if not str(question).strip():
+            raise ValueError("a prediction needs a question")
+        if not (self.unit or "").strip() and len(set(self.options)) < max(2, len(self.options)):
+            raise ValueError("give at least two different choices, or the unit of a number")
+        self.question = f"Your prediction: {question}"
+        if self.unit:
+            self.place = ipywidgets.Text(placeholder="a number", description=self.unit)
+        else:
+            self.place = ipywidgets.RadioButtons(options=self.options, value=None)
+        self.place.style.description_width = "initial"
+        super().__init__([ipywidgets.HTML(f"<b>{escape(self.question)}</b>"), self.place])
+
+    def _repr_mimebundle_(self, **kwargs):
+        told = f"{self.question} ({self.unit or ', '.join(self.options)})"
+        return super()._repr_mimebundle_(**kwargs) | {"text/plain": told}
+
+    def answer(self, result):
+        """Print the result of this run beside the prediction, where there is one.
+
+        result: one of the choices, or a number in the unit; None where this system could not measure it. Raises
+        ValueError for a choice that was not offered and for what is no number.
+        """
+        if result is None:
+            print("This system could not measure it.")
+            return
+        if self.unit:
+            if isinstance(result, bool) or not isinstance(result, numbers.Real):
+                raise ValueError(f"{result!r} is no number of {self.unit}")
+            result = float(result)
+        elif result not in self.options:
+            raise ValueError(f"'{result}' is none of the choices: {', '.join(self.options)}")
+        predicted, said = self._predicted()
+        shown = f"{_plain(result)} {self.unit}" if self.unit else result
+        right = " You were right." if not self.unit and predicted == result else ""
+        print(f"{said}This run: {shown}.{right}")
+
+    def _predicted(self):
+        """(what was predicted or None, the sentence that says so, with a space behind it)."""
+        given = self.place.value
+        if not given or not self.unit:
+            return given, f"You predicted: {given}. " if given else ""
+        try:
+            number = float(given.replace(self.unit, "").replace(",", ""))
+        except ValueError:
+            return None, f"Your prediction '{given}' is no number. "
+        return number, f"You predicted: {_plain(number)} {self.unit}. "
+
+
+def _plain(value):
+    """A number as it is read in a sentence."""
+    return _number(value) if math.isfinite(value) else "no finite number of"
 
 
 def flip_book(pictures, over, along):
@@ -49,21 +122,26 @@ def _picture(png, alt):
 def explorer(title, dials, results, unit, fits=None):
     """Sliders and bars that need no kernel: formulas become JavaScript, so the book has them, too.
 
-    dials: {sympy symbol: (label, values to choose from, the one to begin with)}. results: {label:
-    sympy expression of the dials}, all in `unit`. fits: (expression, sentence where it is not negative,
-    sentence where it is). Returns an IPython HTML object, which shows the beginning where no script
-    may run. Raises ValueError where an expression has a symbol without a dial or a beginning is no choice.
+    dials: {sympy symbol: (label, values to choose from, the one to begin with)}; the values are numbers, or
+    {name: number}, and then the beginning is a name and the dial shows names. results: {label: sympy expression of
+    the dials}, all in `unit`. fits: (expression, sentence where it is not negative, sentence where it is). Returns an
+    IPython HTML object, which shows the beginning where no script may run. Raises ValueError where an expression has
+    a symbol without a dial or a beginning is no choice.
     """
     formulas = [*results.values(), *([fits[0]] if fits else [])]
     if missing := set().union(*(formula.free_symbols for formula in formulas)) - set(dials):
         raise ValueError(f"no dial for {', '.join(sorted(map(str, missing)))}")
-    begin = {symbol: start for symbol, (_, _, start) in dials.items()}
+    named = {symbol: values if isinstance(values, dict) else {} for symbol, (_, values, _) in dials.items()}
+    begin = {symbol: named[symbol].get(start, start) for symbol, (_, _, start) in dials.items()}
     plain = {symbol: sympy.Symbol(f"x{number}") for number, symbol in enumerate(dials)}  # safe as names in a script
     rows = []
-    for label, values, start in dials.values():
-        place, told = list(values).index(start), json.dumps([float(value) for value in values])
-        slider = f'<input type="range" max="{len(values) - 1}" value="{place}" data-values="{told}">'
-        rows.append(f"<label>{escape(label)} {slider} <output>{_number(start)}</output></label>")
+    for symbol, (label, values, start) in dials.items():
+        names, place = named[symbol], list(values).index(start)
+        shown = escape(start) if names else _number(start)
+        told = json.dumps([float(value) for value in (names.values() if names else values)])
+        slider = f'<input type="range" max="{len(values) - 1}" value="{place}" data-values="{told}"'
+        slider += f' data-names="{escape(json.dumps(list(names)))}">'
+        rows.append(f"<label>{escape(label)} {slider} <output>{shown}</output></label>")
     shown = [float(formula.subs(begin)) for formula in results.values()]
     for label, value in zip(results, shown, strict=True):
         bar = f"<i><b style='width:{max(0, 100 * value / max([*shown, 1e-9])):.1f}%'></b></i>"

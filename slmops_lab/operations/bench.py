@@ -44,13 +44,15 @@ def speed(folder, prompts=(32, 128, 512), answer=48, rounds=3):
     """Generate with an ONNX Runtime GenAI model in a process of its own.
 
     prompts: lengths in tokens. Returns (table, memory): a DataFrame, one row per length, of medians
-    (first_ms: to the first token; per_second: tokens after it; cores: processors kept busy), and the
-    peak bytes of that process.
+    (first_ms: to the first token; per_second: tokens after it; cores: processors kept busy) with the slowest and the
+    fastest round (slowest, fastest: per_second), and the peak bytes of that process.
     """
     with measure.FreshProcess() as process:
         frame = pandas.DataFrame(process.call(_rounds, str(folder), prompts, answer, rounds))
         memory = process.peak_memory()
-    return frame.groupby("prompt").median(), memory
+    rounds = frame.groupby("prompt")
+    ends = {"slowest": rounds["per_second"].min(), "fastest": rounds["per_second"].max()}
+    return rounds.median().assign(**ends), memory
 
 
 def _rounds(folder, prompts, answer, rounds):

@@ -43,6 +43,18 @@ def keep_layers(model, keep):
     return small
 
 
+def change_matrices(model, change):
+    """A copy of a model in which each weight matrix of its layers is what change(matrix) makes of it.
+
+    Embedding table, vocabulary head and norms stay as they are.
+    """
+    other = copy.deepcopy(model)
+    for module in other.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = change(module.weight.data)
+    return other
+
+
 def spread(total, count):
     """Indices of `count` of `total` layers: the first, the last, and evenly spaced ones between.
 

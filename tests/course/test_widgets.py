@@ -3,6 +3,7 @@
 The flip book turns its pages by links that the browser makes, not by Python; the explorer computes there.
 """
 
+import math
 import shutil
 import unicodedata
 import warnings
@@ -97,6 +98,21 @@ def test_an_explorer_shows_its_beginning_without_a_script():
     assert explorer().data == explorer().data, "the same every time, so that a run again changes nothing"
 
 
+NAMED = {"Tiny <1>": 0.135, "Large": 671}
+
+
+def test_a_dial_may_show_names():
+    begun = explorer(dials=DIALS | {BILLIONS: ("model", NAMED, "Large")}).data.split("<script>")[0]
+    assert "<output>Large</output>" in begun and 'value="1" data-values="[0.135, 671.0]"' in begun
+    assert 'data-names="[&quot;Tiny &lt;1&gt;&quot;, &quot;Large&quot;]"' in begun
+    assert (
+        "<span>1,342</span> GB"
+        in explorer(dials=DIALS | {BILLIONS: ("model", NAMED, "Large"), BITS: ("b", [16], 16)}).data
+    )
+    with pytest.raises(ValueError, match="'Huge' is not in list"):
+        explorer(dials=DIALS | {BILLIONS: ("model", NAMED, "Huge")})
+
+
 def test_an_explorer_refuses_what_it_could_not_compute():
     with pytest.raises(ValueError, match="no dial for rank"):
         explorer(results={"adapter": sympy.Symbol("rank") * 2})
@@ -124,10 +140,110 @@ def test_an_explorer_computes_in_the_browser_what_sympy_computes(tmp_path):
         browser.close()
 
 
+def test_names_and_steps_in_a_formula_work_in_the_browser(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    cache = sympy.Piecewise((12, BILLIONS <= 1), (70, True)) * ROOM
+    told = explorer(dials=DIALS | {BILLIONS: ("model", NAMED, "Large")}, results={"cache": cache})
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{told.data}", encoding="utf-8")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        for place, (name, shown) in enumerate({"Tiny <1>": "96 GB", "Large": "560 GB"}.items()):
+            page.locator("input").nth(0).fill(str(place))
+            assert page.locator("output").nth(0).text_content() == name
+            assert page.locator("em").text_content() == shown
+        browser.close()
+
+
+def test_a_prediction_stands_beside_the_result(capsys):
+    guess = widgets.predict("How large is the file?", "MB")
+    capsys.readouterr()
+    guess.answer(538.1)
+    assert capsys.readouterr().out == "This run: 538 MB.\n", "nobody predicted: a run without a reader goes on"
+    guess.place.value = "1,200 MB"
+    guess.answer(538.1)
+    assert capsys.readouterr().out == "You predicted: 1,200 MB. This run: 538 MB.\n"
+    guess.place.value = "many"
+    guess.answer(float("inf"))
+    assert capsys.readouterr().out == "Your prediction 'many' is no number. This run: no finite number of MB.\n"
+    guess.answer(None)
+    assert capsys.readouterr().out == "This system could not measure it.\n"
+
+
+def test_a_prediction_may_be_a_choice(capsys):
+    guess = widgets.predict("Which is cheaper?", ["the cloud", "a device"])
+    capsys.readouterr()
+    guess.answer("a device")
+    assert capsys.readouterr().out == "This run: a device.\n"
+    guess.place.value = "a device"
+    guess.answer("a device")
+    guess.answer("the cloud")
+    right, wrong = capsys.readouterr().out.splitlines()
+    assert right == "You predicted: a device. This run: a device. You were right."
+    assert wrong == "You predicted: a device. This run: the cloud."
+
+
+def test_a_prediction_reads_as_text_where_no_widget_is_shown():
+    shown = widgets.Prediction("Is a < b?", ["yes", "no"])._repr_mimebundle_()
+    assert shown["text/plain"] == "Your prediction: Is a < b? (yes, no)"
+    assert "a &lt; b" in widgets.Prediction("Is a < b?", "%").children[0].value
+
+
+@pytest.mark.parametrize(("question", "choices"), [(" ", "MB"), ("?", " "), ("?", ""), ("?", ["a"]), ("?", ["a", "a"])])
+def test_what_is_no_prediction_is_refused(question, choices):
+    with pytest.raises(ValueError):
+        widgets.predict(question, choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "result"), [("MB", "538"), ("MB", True), (["yes", "no"], "perhaps"), (["1", "2"], 1)]
+)
+def test_what_is_no_answer_is_refused(choices, result):
+    with pytest.raises(ValueError, match="is no"):
+        widgets.Prediction("?", choices).answer(result)
+
+
+def test_dots_have_the_first_name_on_top_and_their_intervals():
+    values, low, high = {"whole": 1, "half": 4}, {"whole": 1, "half": 3}, {"whole": 1, "half": math.inf}
+    figure = plots.panels(
+        {"values": values, "unit": "MB"},
+        {"values": values, "unit": "times", "low": low, "high": high, "log": True, "mark": 1},
+    )
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["whole", "half"]
+    assert [tuple(point) for point in left.lines[0].get_xydata()] == [(1, 1), (4, 0)]
+    assert left.get_xlim()[0] == 0 and right.get_xscale() == "log" and right.get_xlabel() == "times"
+    assert len(right.collections) == 1, "an interval without an end is not drawn"
+    plots.png(figure, "closes it")
+
+
+def test_a_cloud_names_every_point():
+    points = {
+        "layers": {"28": (500, 1.3, 1.2, 1.4), "24": (450, 1.9, 0, math.inf)},
+        "bits": {"int4": (86, 1.3, 1.2, 1.4)},
+    }
+    figure = plots.cloud(points, "MB", "times")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["28", "24", "int4"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["layers", "bits"]
+    assert len(axis.collections) == 2 and axis.get_xlim()[0] == 0
+    plots.png(figure, "closes it")
+
+
 def test_a_cycle_has_every_step():
     figure = plots.cycle({"label": "first", "train": "second", "watch": "third"})
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert [text for text in texts if text] == ["label\nfirst", "train\nsecond", "watch\nthird"]
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    assert [text.get_text() for text in texts] == ["label\nfirst", "train\nsecond", "watch\nthird"]
+    boxes, arrows = (
+        [text.get_bbox_patch() for text in texts],
+        [t.arrow_patch for t in figure.axes[0].texts if t not in texts],
+    )
+    assert [(arrow.patchA, arrow.patchB) for arrow in arrows] == list(zip(boxes, [*boxes[1:], boxes[0]], strict=True))
     plots.png(figure, "closes it")
 
 

@@ -77,10 +77,26 @@ def test_anatomy(source, notebook):
     assert tags.count("parameters") == 1
     assert tags.count("exercise") >= 4
     assert tags.count("exercise") == tags.count("check") == prose.count("<summary>Solution</summary>")
-    for heading in ("You will be able to", "You need", "## Exercises", "## Quiz", "## Take-aways"):
+    assert prose.count("### Exercise ") == tags.count("exercise")
+    for heading in ("You will be able to", "You need", "## Quiz", "## Take-aways"):
         assert heading in prose
     assert max(len([x for x in c.source.splitlines() if x.strip()]) for c in code_cells(notebook)) <= 20
     assert not re.search(r"pip install|!pip|%pip", "".join(c.source for c in code_cells(notebook)))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_every_prediction_is_answered(source):
+    text = source.read_text(encoding="utf-8")
+    asked = re.findall(r"(\w+) = widgets\.predict\(", text)
+    assert sorted(asked) == sorted(re.findall(r"(\w+)\.answer\(", text)) and len(asked) <= 10
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_links_to_the_glossary_lead_to_a_word_in_it(source):
+    headings = re.findall(r"^#+ (.*)$", (REPOSITORY / "book" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) == len(set(headings))
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\(\.\./book/glossary\.md#([^)]*)\)", source.read_text(encoding="utf-8"))) <= anchors
 
 
 @pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)

@@ -27,6 +27,7 @@ def test_speed_has_a_row_for_each_length_of_prompt(tiny_onnx):
     table, memory = bench.speed(tiny_onnx, prompts=(8, 40), answer=6, rounds=2)
     assert list(table.index) == [8, 40]
     assert (table[["first_ms", "per_second"]] > 0).all(axis=None)
+    assert (table["slowest"] <= table["per_second"]).all() and (table["per_second"] <= table["fastest"]).all()
     assert memory > 1e7
 
 

@@ -235,3 +235,13 @@ def test_int4_changes_a_student_no_more_that_was_trained_for_it(tiny, tmp_path):
     tokenizer.save_pretrained(tmp_path / "hf")
     folder = export.to_onnx(tmp_path / "hf", tmp_path / "int4", "int4")
     assert torch.allclose(stored_int4(folder, "layers.0/mlp/up_proj"), after, atol=1e-6)
+
+
+def test_changed_matrices_are_those_of_the_layers_of_a_copy(tiny):
+    model, _ = tiny
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    changed = compression.change_matrices(model, lambda matrix: 2 * matrix)
+    for name, weight in changed.named_parameters():
+        factor = 2 if "_proj" in name else 1
+        assert torch.equal(weight, factor * before[name]), name
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
