@@ -80,7 +80,8 @@ def test_make_test_and_lab_and_book_in_any_folder(checkout):
     assert environment["SLMOPS_ARTIFACTS"] == str(checkout / "build" / "test" / "artifacts")
     assert environment["SLMOPS_BUILD"] == str(checkout / "build" / "test")
     assert make(checkout, "weekly")[-1][1] == ["-m", "pytest", "-m", "weekly"]
-    assert make(checkout, "lab")[-1][1] == ["lab", "notebooks"]
+    lab = ["lab", "--ServerApp.root_dir=.", "notebooks/01_introduction.ipynb"]  # links to the book need that root
+    assert make(checkout, "lab")[-1][1] == lab
     (checkout / "build").mkdir(exist_ok=True)
     (checkout / "build" / "book").mkdir()
     assert make(checkout, "book")[-1][1][-1] == "build/book"
