@@ -117,10 +117,12 @@ class Worker:
             raise Refusal(500, SECRETIVE, "internal_error") from error
 
     async def _before(self, deadline, channel):
-        # one wait at a time: a generator's pieces may be asked for from more than one task
+        # one wait at a time: a generator's pieces may be asked for from more than one task. Not asyncio.wait_for:
+        # in Python 3.11 it forgets that it was cancelled where a piece comes at the same moment
         with suppress(TimeoutError):
             if (left := deadline - time.monotonic()) > 0:
-                return await asyncio.wait_for(channel.get(), left)
+                async with asyncio.timeout(left):
+                    return await channel.get()
         raise self._late()
 
     def close(self):
