@@ -70,6 +70,7 @@ class Worker:
             message = f"{self.inside} requests are waiting: try again in {wait} s."
             raise Refusal(429, message, "queue_full", None, {"Retry-After": wait})
         loop, channel, left = asyncio.get_running_loop(), asyncio.Queue(), threading.Event()
+        came = time.monotonic()
 
         def ended():
             self._move(-1)
@@ -77,6 +78,7 @@ class Worker:
 
         def work():
             begun = time.monotonic()
+            self.metrics.queued.observe(begun - came)
             try:
                 for thing in self._generate(chat, how):
                     if left.is_set():
@@ -305,7 +307,8 @@ class _Answer:
 
     def _note(self, error):
         seconds, made = time.monotonic() - self.begun, self.generation
-        counts = {"prompt_tokens": made.prompt_tokens, "answer_tokens": made.answer_tokens} if made else {}
+        counted = ("prompt_tokens", "cached_tokens", "answer_tokens")
+        counts = {name: getattr(made, name) for name in counted} if made else {}
         self.metrics.done(self.asked.model, seconds, self.first, error=error, **counts)
         facts = {"model": self.asked.model, "seconds": round(seconds, 4), "error": error or None, **counts}
         try:
