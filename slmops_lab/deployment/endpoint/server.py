@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint over ONNX Runtime GenAI: `slmops serve FOLDER`.
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
-supported is refused; only names and descriptions are not looked at. One thread reads prompts and generates,
+supported is refused; only names, descriptions and labels are not looked at. One thread reads prompts and generates,
 one request at a time: on two cores a second one would only slow the first. Others wait in a queue of limited
 length. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
 """
@@ -25,17 +25,8 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from slmops_lab.deployment.endpoint import observability
-from slmops_lab.deployment.endpoint.protocol import (
-    LOOPBACK,
-    ChatRequest,
-    Choice,
-    Completion,
-    ErrorBody,
-    Limits,
-    Message,
-    Refusal,
-)
+from slmops_lab.deployment.endpoint import observability, protocol
+from slmops_lab.deployment.endpoint.protocol import LOOPBACK, ChatRequest, Limits, Refusal
 from slmops_lab.deployment.runtime import TooLong
 from slmops_lab.errors import CourseError
 
@@ -199,7 +190,9 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     _word_errors(app, metrics)
     _add_information(app, token, metrics, models)
 
-    @app.post("/v1/chat/completions", **_guarded(token, 400, 404, 408, 413, 429, 500, 504), response_model=Completion)
+    guarded = _guarded(token, 400, 404, 408, 413, 429, 500, 504)
+
+    @app.post("/v1/chat/completions", **guarded, response_model=protocol.Completion)
     async def chat_completions(asked: ChatRequest, request: Request):
         answer = _Answer(asked, request, worker, metrics, requests, models)
         return await (answer.streamed() if asked.stream else answer.whole())
@@ -221,9 +214,10 @@ def _word_errors(app, metrics):
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(_, error):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return await refused(_, Refusal(400, f"{where or 'the body'}: {first['msg']}", "invalid_value", where or None))
+        first = max(error.errors(), key=lambda told: len(told["loc"]))  # of a union's complaints the closest
+        where = protocol.place(first["loc"][1:], error.body, first["type"] == "missing")
+        told = first["msg"] if isinstance(error.body, dict) else "send a JSON object, as Content-Type: application/json"
+        return await refused(_, Refusal(400, f"{where or 'the body'}: {told}", "invalid_value", where or None))
 
     @app.exception_handler(HTTPException)
     async def not_here(_, error):
@@ -239,7 +233,7 @@ def _guarded(token, *codes, also=None):
             headers = {"WWW-Authenticate": "Bearer"}
             raise Refusal(401, "The bearer token is missing or wrong.", "invalid_api_key", None, headers)
 
-    errors = {code: {"model": ErrorBody} for code in (401, *codes)}
+    errors = {code: {"model": protocol.ErrorBody} for code in (401, *codes)}
     return {"dependencies": [Depends(authorized)], "responses": errors | (also or {})}
 
 
@@ -274,10 +268,7 @@ class _Answer:
             raise Refusal(404, f"There is no model '{asked.model}': {', '.join(models)}.", "model_not_found", "model")
         self.chat = [turn.plain() for turn in asked.messages]
         most = self.limits.answer_tokens
-        wanted = asked.max_completion_tokens or asked.max_tokens or most
-        if wanted > most:
-            message = f"{wanted:,} tokens were asked for, at most {most:,} are made."
-            raise Refusal(400, message, "invalid_value", "max_tokens")
+        wanted = min(most, asked.max_completion_tokens or asked.max_tokens or most)  # cut off, it ends with "length"
         guidance = asked.guidance()
         if guidance and len(guidance[1]) > self.limits.schema_bytes:
             message = f"The schema is larger than {self.limits.schema_bytes:,} bytes."
@@ -317,8 +308,9 @@ class _Answer:
             self.metrics.refused("log_not_written")
 
     def _usage(self):
-        read, made = self.generation.prompt_tokens, self.generation.answer_tokens
-        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        read, made, known = (getattr(self.generation, f"{of}_tokens") for of in ("prompt", "answer", "cached"))
+        counts = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        return counts | {"prompt_tokens_details": {"cached_tokens": known}}
 
     async def _unless_left(self, work):
         """What is awaited; it is cancelled where the client leaves before."""
@@ -339,9 +331,9 @@ class _Answer:
             async with aclosing(self._pieces()) as pieces:
                 return "".join([piece async for piece in pieces])
 
-        message = Message(content=await self._unless_left(work()))
-        choice = Choice(message=message, finish_reason=self.generation.finish_reason)
-        return Completion(**self.fixed, choices=[choice], usage=self._usage())
+        message = protocol.Message(content=await self._unless_left(work()))
+        choice = protocol.Choice(message=message, finish_reason=self.generation.finish_reason)
+        return protocol.Completion(**self.fixed, choices=[choice], usage=self._usage())
 
     async def streamed(self):
         """The completion as server-sent events. What fails before the first piece is an ordinary error."""
