@@ -220,8 +220,14 @@ def _word_errors(app, metrics):
         return await refused(_, Refusal(400, f"{where or 'the body'}: {told}", "invalid_value", where or None))
 
     @app.exception_handler(HTTPException)
-    async def not_here(_, error):
-        return await refused(_, Refusal(error.status_code, str(error.detail), "not_found", None, error.headers))
+    async def not_here(request, error):
+        status, asked = error.status_code, f"{request.method} {request.url.path[:100]}"
+        paths = app.openapi()["paths"]
+        offered = [f"{how.upper()} {path}" for path in paths if path.startswith("/v1") for how in paths[path]]
+        told = f"{asked} is not offered, but {', '.join(offered)}; clients' base URL ends with /v1."
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_value")
+        told = told if status in (404, 405) else str(error.detail)
+        return await refused(request, Refusal(status, told, code, None, error.headers))
 
 
 def _guarded(token, *codes, also=None):
@@ -250,12 +256,21 @@ def _add_information(app, token, metrics, models):
     async def show_metrics():
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    started = int(time.time())
+    shared = {"object": "model", "created": int(time.time()), "owned_by": "slmops"}
 
     @app.get("/v1/models", **_guarded(token))
     async def list_models():
-        told = [{"id": model, "object": "model", "created": started, "owned_by": "slmops"} for model in models]
-        return {"object": "list", "data": told}
+        return {"object": "list", "data": [{"id": model, **shared} for model in models]}
+
+    @app.get("/v1/models/{model:path}", **_guarded(token, 404))  # a name may have slashes
+    async def one_model(model: str):
+        return {"id": _known(model, models), **shared}
+
+
+def _known(model, models):
+    if model not in models:
+        raise Refusal(404, f"There is no model '{model}': {', '.join(models)}.", "model_not_found", "model")
+    return model
 
 
 class _Answer:
@@ -264,16 +279,14 @@ class _Answer:
     def __init__(self, asked, request, worker, metrics, requests, models):
         self.asked, self.request, self.worker, self.metrics, self.requests = asked, request, worker, metrics, requests
         self.limits, self.begun = worker.limits, time.monotonic()
-        if asked.model not in models:
-            raise Refusal(404, f"There is no model '{asked.model}': {', '.join(models)}.", "model_not_found", "model")
-        self.chat = [turn.plain() for turn in asked.messages]
+        adapter, self.chat = models[_known(asked.model, models)], [turn.plain() for turn in asked.messages]
         most = self.limits.answer_tokens
         wanted = min(most, asked.max_completion_tokens or asked.max_tokens or most)  # cut off, it ends with "length"
         guidance = asked.guidance()
         if guidance and len(guidance[1]) > self.limits.schema_bytes:
             message = f"The schema is larger than {self.limits.schema_bytes:,} bytes."
             raise Refusal(400, message, "invalid_value", "response_format")
-        self.how = {"max_new_tokens": wanted, "adapter": models[asked.model], "guidance": guidance}
+        self.how = {"max_new_tokens": wanted, "adapter": adapter, "guidance": guidance}
         self.how |= {"stop": asked.stops(), **asked.sampling()}
         self.fixed = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
         self.generation, self.said, self.first = None, [], None
