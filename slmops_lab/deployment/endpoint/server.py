@@ -21,7 +21,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -249,6 +249,12 @@ def _add_information(app, token, metrics, models):
     @app.get("/healthz")
     async def healthz():
         return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"model": protocol.ErrorBody}})  # a path, as probes and balancers have it
+    async def readyz():
+        if AppStatus.should_exit:  # a signal came: what runs is finished, and in a moment nobody is let in
+            raise Refusal(503, "This server is shutting down.", "shutting_down")
+        return {"status": "ready"}
 
     as_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
