@@ -4,12 +4,15 @@ Routes, fields and errors as in https://platform.openai.com/docs/api-reference/c
 supported is refused; only names, descriptions and labels are not looked at. One thread reads prompts and generates,
 one request at a time: on two cores a second one would only slow the first. Others wait in a queue of limited
 length. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
+Each answer has an x-request-id, which is also in the logs. A client that leaves ends its work, so its own time-out has
+to be longer than `Limits.seconds`: who gives up earlier and asks again begins at the end of the queue.
 """
 
 import asyncio
 import hmac
 import logging
 import math
+import re
 import threading
 import time
 import uuid
@@ -22,8 +25,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 from slmops_lab.deployment.endpoint import observability, protocol
 from slmops_lab.deployment.endpoint.protocol import LOOPBACK, ChatRequest, Limits, Refusal
@@ -49,12 +53,12 @@ class Worker:
     def _late(self):
         return Refusal(504, f"It took longer than {self.limits.seconds:g} s.", "timeout")
 
-    async def pieces(self, chat, deadline, **how):
+    async def pieces(self, chat, request_id, deadline, **how):
         """Yield the `Generation` first, then its pieces. Closing this early ends the work.
 
-        deadline: a time.monotonic() after which Refusal 504 is raised, waiting included. Raises Refusal 429
-        where the queue is full. The place in the queue is free when the work has ended, at the deadline at the
-        latest, and not when the last piece has been taken: a client may stop reading.
+        request_id: what the log calls it. deadline: a time.monotonic() after which Refusal 504 is raised, waiting
+        included. Raises Refusal 429 where the queue is full. The place in the queue is free when the work has ended,
+        at the deadline at the latest, and not when the last piece has been taken: a client may stop reading.
         """
         if self.inside > self.limits.queue:
             wait = str(math.ceil(self.usual_seconds * self.inside))
@@ -71,7 +75,7 @@ class Worker:
             begun = time.monotonic()
             self.metrics.queued.observe(begun - came)
             try:
-                for thing in self._generate(chat, how):
+                for thing in self._generate(chat, request_id, how):
                     if left.is_set():
                         return
                     if time.monotonic() > deadline:
@@ -95,7 +99,7 @@ class Worker:
             if job.cancel():  # it had not begun
                 self._move(-1)
 
-    def _generate(self, chat, how):
+    def _generate(self, chat, request_id, how):
         """Yield the `Generation`, then its pieces; every error is a `Refusal`."""
         try:
             generation = self.runtime.stream(chat, longest_prompt=self.limits.prompt_tokens, **how)
@@ -106,7 +110,7 @@ class Worker:
         except CourseError as error:
             raise Refusal(400, str(error), "invalid_value", "response_format") from error
         except Exception as error:
-            logging.getLogger(__name__).exception("An answer could not be generated.")
+            logging.getLogger(__name__).exception("Request %s: an answer could not be generated.", request_id)
             raise Refusal(500, SECRETIVE, "internal_error") from error
 
     async def _before(self, deadline, channel):
@@ -121,6 +125,32 @@ class Worker:
     def close(self):
         """Begin nothing more; returns when what runs has ended."""
         self._pool.shutdown(cancel_futures=True)
+
+
+class Door:
+    """ASGI middleware: each answer has an id, HEAD is answered as GET, and other hosts' requests are refused."""
+
+    def __init__(self, app, hosts, metrics):
+        self.app, self.metrics = app, metrics
+        self.hosts = hosts and {f"[{host}]" if ":" in host else host.lower() for host in hosts}
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        name = scope["request_id"] = f"req_{uuid.uuid4().hex}"
+
+        async def named(message):
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", name.encode())]}
+            await send(message)
+
+        host = re.sub(r":\d*$", "", Headers(scope=scope).get("host", "").lower())[:100]
+        if self.hosts is not None and host not in self.hosts:
+            self.metrics.refused("host_not_allowed")
+            message = f"This server does not answer to the host '{host}': start it with --allow-host {host}."
+            return await Refusal(400, message, "host_not_allowed").response()(scope, receive, named)
+        as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # whose body uvicorn leaves out
+        await self.app(as_get, receive, named)
 
 
 class BodyLimit:
@@ -166,13 +196,16 @@ class BodyLimit:
         return await refusal.response()(scope, receive, send)
 
 
-def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK):
+def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK, origins=()):
     """FastAPI application that serves a `GenAIRuntime` as model `name`, each of its adapters as one more.
 
     token: what clients must send as bearer token, None for no check. limits: `Limits`. log: path of
     the request log (redacted JSON lines). hosts: values of the Host header that are answered, which keeps
     web pages from reaching a loopback server under a name of their own (DNS rebinding); None for any.
+    origins: web pages that may ask, such as https://shop.example. Raises CourseError for '*' beside a token.
     """
+    if "*" in origins and token is not None:
+        raise CourseError("Any web page may ask, but only with a token: name those that have it with --allow-origin.")
     limits, metrics, requests = limits or Limits(), observability.Metrics(), observability.RequestLog(log)
     models = {name: None} | {adapter: adapter for adapter in runtime.names}
     worker = Worker(runtime, limits, metrics)
@@ -185,8 +218,11 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     # the pages that show an API load scripts from elsewhere: the description alone is served
     app = FastAPI(title="SLMOps Lab endpoint", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(BodyLimit, limits=limits, metrics=metrics)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, "[::1]"])
+    if origins:  # to a browser the answers of others do not exist
+        how = {"allow_headers": ["*"], "expose_headers": ["x-request-id", "retry-after"]}
+        told = [origin.rstrip("/") for origin in origins]
+        app.add_middleware(CORSMiddleware, allow_origins=told, allow_methods=["GET", "POST"], **how)
+    app.add_middleware(Door, hosts=hosts, metrics=metrics)
     _word_errors(app, metrics)
     _add_information(app, token, metrics, models)
 
@@ -209,8 +245,10 @@ def _word_errors(app, metrics):
         return refusal.response()
 
     @app.exception_handler(Exception)
-    async def broken(_, error):
-        return Refusal(500, SECRETIVE, "internal_error").response()
+    async def broken(request, _):  # uvicorn's log has the reason
+        name = request.scope["request_id"]
+        logging.getLogger(__name__).error("Request %s failed.", name)
+        return Refusal(500, SECRETIVE, "internal_error", None, {"x-request-id": name}).response()
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(_, error):
@@ -301,7 +339,8 @@ class _Answer:
         """Yield pieces; whatever the end, it is counted and logged."""
         error, deadline = "cancelled", self.begun + self.limits.seconds
         try:
-            async with aclosing(self.worker.pieces(self.chat, deadline, **self.how)) as things:
+            work = self.worker.pieces(self.chat, self.request.scope["request_id"], deadline, **self.how)
+            async with aclosing(work) as things:
                 self.generation = await anext(things)
                 async for piece in things:
                     self.first = self.first or time.monotonic() - self.begun
@@ -320,7 +359,8 @@ class _Answer:
         counted = ("prompt_tokens", "cached_tokens", "answer_tokens")
         counts = {name: getattr(made, name) for name in counted} if made else {}
         self.metrics.done(self.asked.model, seconds, self.first, error=error, **counts)
-        facts = {"model": self.asked.model, "seconds": round(seconds, 4), "error": error or None, **counts}
+        facts = {"request_id": self.request.scope["request_id"], "model": self.asked.model}
+        facts |= {"seconds": round(seconds, 4), "error": error or None, **counts}
         try:
             self.requests.write(self.chat[-1]["content"], "".join(self.said), **facts)
         except OSError:  # a full disk must not cost anybody an answer
