@@ -13,7 +13,7 @@ TOKEN = "a secret"
 class Making:
     """Pieces come until the runtime is told to go on to the end."""
 
-    prompt_tokens, answer_tokens, finish_reason = 3, 0, None
+    prompt_tokens, cached_tokens, answer_tokens, finish_reason = 3, 0, 0, None
 
     def __init__(self, runtime):
         self.runtime = runtime
@@ -34,12 +34,13 @@ class Slow:
 
     def __init__(self, going=False, begun="begun"):
         self.names, self.begun = ["adapter"], begun
-        self.go, self.left, self.asked = threading.Event(), [], []
+        self.go, self.left, self.asked, self.chats = threading.Event(), [], [], []
         if going:
             self.go.set()
 
     def stream(self, chat, **how):
         self.asked.append(how)
+        self.chats.append(chat)
         return Making(self)
 
 

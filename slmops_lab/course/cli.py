@@ -122,7 +122,15 @@ def serve(
     token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
     log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,
-    seconds: Annotated[float, typer.Option(min=0.1, help="longest time of a request")] = protocol.Limits.seconds,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="longest time of a request: clients' own time-out has to be longer")
+    ] = protocol.Limits.seconds,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="host name that it answers to, besides this machine's own; repeatable")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="web page that may ask, such as https://shop.example; repeatable")
+    ] = None,
 ):
     """Serve a model to OpenAI clients; the token is SLMOPS_SERVE_TOKEN, else made up and printed."""
     from slmops_lab.deployment import runtime
@@ -137,8 +145,8 @@ def serve(
             raise CourseError(f"'{adapter_name}={file}' is no adapter: write name=FILE of a file that is there.")
     limits = protocol.Limits(queue=queue, seconds=seconds)
     loaded = runtime.GenAIRuntime(folder, files)
-    hosts = protocol.LOOPBACK if host in protocol.LOOPBACK else None
-    made = server.application(loaded, name, secret, limits, log, hosts)
+    hosts = [*protocol.LOOPBACK, *(allow_host or [])] if allow_host or host in protocol.LOOPBACK else None
+    made = server.application(loaded, name, secret, limits, log, hosts, allow_origin or ())
     launch.serve(made, host, port, secret, seconds)
 
 

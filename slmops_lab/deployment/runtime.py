@@ -57,19 +57,21 @@ class TorchRuntime:
 class Generation:
     """One answer in the making: iterate over it once for its pieces, stop iterating to end it early.
 
-    prompt_tokens is right at once, answer_tokens and finish_reason ('stop', or 'length' where the
-    limit cut it off) when the pieces have ended. stop: texts that end the answer; each character of the answer
-    is compared once with each of them. after: called when the generator is no longer needed and has not failed.
+    prompt_tokens and cached_tokens (those of the prompt that were known and not read anew) are right at once,
+    answer_tokens and finish_reason ('stop', or 'length' where the limit cut it off) when the pieces have ended.
+    stop: texts that end the answer; each character of the answer is compared once with each of them.
+    after: called when the generator is no longer needed and has not failed.
     Raises CourseError where there are more than `STOPS` stop texts or one is not 1 to `STOP_LENGTH` characters long.
     """
 
-    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=(), after=None):
+    def __init__(self, generator, tokenizer, prompt_tokens, limit, stop=(), after=None, cached_tokens=0):
         if len(stop) > STOPS or not all(1 <= len(text) <= STOP_LENGTH for text in stop):
             raise CourseError(f"Give at most {STOPS} stop texts of 1 to {STOP_LENGTH} characters each.")
         self._generator, self._decoder, self._limit = generator, tokenizer.create_stream(), limit
         self._stop, self._matched = [(text, _borders(text)) for text in stop], [0] * len(stop)
         self._ends, self._after = set(tokenizer.eos_token_ids), after
-        self.prompt_tokens, self.answer_tokens, self.finish_reason = prompt_tokens, 0, None
+        self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
+        self.answer_tokens, self.finish_reason = 0, None
 
     def __iter__(self):
         if self._generator is None:  # it has ended, and the generator may be at work on another answer
@@ -287,11 +289,14 @@ class GenAIRuntime:
             guidance, length = (*guidance, True), length + forced
         if guidance is not None and guidance[0] != "json_schema":
             return Generation(self.start(ids, length, adapter, guidance), *limits)
-        reader = self._read(chat, ids, length, (adapter, guidance))
-        return Generation(reader.generator, *limits, after=lambda: self._kept.append(reader))
+        reader, known = self._read(chat, ids, length, (adapter, guidance))
+        return Generation(reader.generator, *limits, lambda: self._kept.append(reader), known)
 
     def _read(self, chat, ids, length, about):
-        """A `_Reader` of the tokens `ids` with room for `length`: the kept one, rewound, where that is possible."""
+        """A `_Reader` of the tokens `ids` with room for `length`, and how many of them it knew.
+
+        It is the kept one, rewound, where that is possible.
+        """
         kept = self._kept.pop() if self._kept else None
         if kept is not None and kept.about == about and kept.length >= length:
             known = len(kept.constant)
@@ -299,14 +304,14 @@ class GenAIRuntime:
             if 0 < known < len(ids) - 1 and ids[:known].tolist() == kept.constant:
                 kept.generator.rewind_to(known)
                 kept.generator.append_tokens(ids[known:])
-                return kept
+                return kept, known
         kept = None  # its memory is free before more is asked for
         system = list(itertools.takewhile(lambda turn: turn["role"] == "system", chat))
         empty = self.tokenizer.encode(self.prompt([*system, {"role": "user", "content": ""}]))
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids.tolist(), empty.tolist(), strict=False))
         constant = [token for token, _ in same]
         length = min(self.positions, -(-length // ROOM) * ROOM)
-        return _Reader(self.start(ids, length, *about), length, about, constant)
+        return _Reader(self.start(ids, length, *about), length, about, constant), 0
 
     def generate(self, chat, max_new_tokens=64, **how):
         """The whole answer as text; `how` and errors as in `stream`."""

@@ -420,6 +420,16 @@ def test_the_constant_beginning_of_the_prompt_is_read_once(watched, task):
     assert begun(notes) == 5, "another system turn"
 
 
+def test_the_tokens_that_were_not_read_anew_are_told(watched, task):
+    served, _ = watched
+    told = []
+    for how in ({}, {}, {"temperature": 1.0, "random_seed": 1}):
+        making = served.stream(task.messages("red"), 5, **how)
+        told.append(making.cached_tokens)
+        assert "".join(making) and making.cached_tokens == told[-1] < making.prompt_tokens
+    assert told == [0, len(served._kept[0].constant), 0] and told[1] > 0
+
+
 def test_nothing_of_the_message_is_kept_for_the_next_one(served, task):
     for text in ("my secret", "my secret is out", "\n\nmy"):
         served.generate(task.messages(text), 5)

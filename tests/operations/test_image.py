@@ -36,8 +36,8 @@ def composed(text, command=None, args=None):
     return (command or entry) + (args if args is not None else [] if command else default)
 
 
-def answers(command, mounts, port, variables):
-    """What /healthz of that command says, with folders of this machine in place of the container's."""
+def answers(command, mounts, port, variables, path="/healthz"):
+    """The status of a path of that command, with folders of this machine in place of the container's."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert command[0] == "slmops" and scripts["slmops"] == "slmops_lab.course.cli:main"
     command = [sys.executable, "-m", "slmops_lab", *(str(mounts.get(word, word)) for word in command[1:])]
@@ -49,7 +49,7 @@ def answers(command, mounts, port, variables):
         told = process.stdout.readline()
         assert told.startswith("Serving at http://0.0.0.0:"), told + process.stdout.read()
         port = port or int(re.search(r":(\d+)/v1", told)[1])
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status
     finally:
         process.terminate()
@@ -70,9 +70,9 @@ def test_a_pod_of_the_daemon_set_answers(tiny_onnx):
     assert list(mounts) == ["/model"]
     secrets = [variable["name"] for variable in container["env"] if "secretKeyRef" in variable["valueFrom"]]
     probe = container["readinessProbe"]["httpGet"]
-    assert (probe["path"], probe["port"], container["ports"]) == ("/healthz", port, [{"containerPort": port}])
+    assert (probe["path"], probe["port"], container["ports"]) == ("/readyz", port, [{"containerPort": port}])
     command = composed(CONTAINERFILE, container.get("command"), container.get("args"))
-    assert answers(command, mounts, port, secrets) == 200
+    assert answers(command, mounts, port, secrets, probe["path"]) == 200
 
 
 def test_podman_run_as_the_containerfile_says_answers(tiny_onnx):

@@ -2,7 +2,7 @@
 
 Whether what it tells has changed is for `operations.drift` to judge. A request costs one appended line.
 Metric names follow OpenTelemetry's conventions for generative AI, written as Prometheus wants them:
-https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ Those that they do not know begin with slmops.
 """
 
 import datetime
@@ -83,6 +83,10 @@ class Metrics:
         self._tokens = Histogram(
             "gen_ai_client_token_usage", "tokens of a request", (*labels, "gen_ai_token_type"), **counts
         )
+        self._cached = Counter(
+            "gen_ai_client_inference_usage_cache_read_input_tokens", "not read anew", labels, registry=self.registry
+        )
+        self.queued = Histogram("slmops_queue_seconds", "from arrival to the first work, whatever the model", **make)
         self.inside = Gauge("slmops_requests_inside", "requests that wait or run", registry=self.registry)
         memory = Gauge("process_resident_memory_bytes", "memory of this process", registry=self.registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)
@@ -90,12 +94,16 @@ class Metrics:
             "slmops_requests_refused", "refused before they ran", ("reason",), registry=self.registry
         )
 
-    def done(self, model, seconds, first=None, prompt_tokens=0, answer_tokens=0, error=""):
-        """Note a request that ended: seconds in all, seconds to the first token, tokens, kind of error."""
+    def done(self, model, seconds, first=None, prompt_tokens=0, answer_tokens=0, error="", cached_tokens=0):
+        """Note a request that ended: seconds in all, seconds to the first token, tokens, kind of error.
+
+        cached_tokens: those of the prompt that were kept from an earlier answer.
+        """
         labels = ("chat", model)
         self._duration.labels(*labels, error).observe(seconds)
         if prompt_tokens:
             self._tokens.labels(*labels, "input").observe(prompt_tokens)
+            self._cached.labels(*labels).inc(cached_tokens)
         if first is None:
             return
         self._first.labels(*labels).observe(first)

@@ -1,15 +1,18 @@
 """An OpenAI-compatible endpoint over ONNX Runtime GenAI: `slmops serve FOLDER`.
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
-supported is refused; only names and descriptions are not looked at. One thread reads prompts and generates,
+supported is refused; only names, descriptions and labels are not looked at. One thread reads prompts and generates,
 one request at a time: on two cores a second one would only slow the first. Others wait in a queue of limited
 length. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
+Each answer has an x-request-id, which is also in the logs. A client that leaves ends its work, so its own time-out has
+to be longer than `Limits.seconds`: who gives up earlier and asks again begins at the end of the queue.
 """
 
 import asyncio
 import hmac
 import logging
 import math
+import re
 import threading
 import time
 import uuid
@@ -21,21 +24,13 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
-from slmops_lab.deployment.endpoint import observability
-from slmops_lab.deployment.endpoint.protocol import (
-    LOOPBACK,
-    ChatRequest,
-    Choice,
-    Completion,
-    ErrorBody,
-    Limits,
-    Message,
-    Refusal,
-)
+from slmops_lab.deployment.endpoint import observability, protocol
+from slmops_lab.deployment.endpoint.protocol import LOOPBACK, ChatRequest, Limits, Refusal
 from slmops_lab.deployment.runtime import TooLong
 from slmops_lab.errors import CourseError
 
@@ -58,18 +53,19 @@ class Worker:
     def _late(self):
         return Refusal(504, f"It took longer than {self.limits.seconds:g} s.", "timeout")
 
-    async def pieces(self, chat, deadline, **how):
+    async def pieces(self, chat, request_id, deadline, **how):
         """Yield the `Generation` first, then its pieces. Closing this early ends the work.
 
-        deadline: a time.monotonic() after which Refusal 504 is raised, waiting included. Raises Refusal 429
-        where the queue is full. The place in the queue is free when the work has ended, at the deadline at the
-        latest, and not when the last piece has been taken: a client may stop reading.
+        request_id: what the log calls it. deadline: a time.monotonic() after which Refusal 504 is raised, waiting
+        included. Raises Refusal 429 where the queue is full. The place in the queue is free when the work has ended,
+        at the deadline at the latest, and not when the last piece has been taken: a client may stop reading.
         """
         if self.inside > self.limits.queue:
             wait = str(math.ceil(self.usual_seconds * self.inside))
             message = f"{self.inside} requests are waiting: try again in {wait} s."
             raise Refusal(429, message, "queue_full", None, {"Retry-After": wait})
         loop, channel, left = asyncio.get_running_loop(), asyncio.Queue(), threading.Event()
+        came = time.monotonic()
 
         def ended():
             self._move(-1)
@@ -77,8 +73,9 @@ class Worker:
 
         def work():
             begun = time.monotonic()
+            self.metrics.queued.observe(begun - came)
             try:
-                for thing in self._generate(chat, how):
+                for thing in self._generate(chat, request_id, how):
                     if left.is_set():
                         return
                     if time.monotonic() > deadline:
@@ -102,7 +99,7 @@ class Worker:
             if job.cancel():  # it had not begun
                 self._move(-1)
 
-    def _generate(self, chat, how):
+    def _generate(self, chat, request_id, how):
         """Yield the `Generation`, then its pieces; every error is a `Refusal`."""
         try:
             generation = self.runtime.stream(chat, longest_prompt=self.limits.prompt_tokens, **how)
@@ -113,19 +110,47 @@ class Worker:
         except CourseError as error:
             raise Refusal(400, str(error), "invalid_value", "response_format") from error
         except Exception as error:
-            logging.getLogger(__name__).exception("An answer could not be generated.")
+            logging.getLogger(__name__).exception("Request %s: an answer could not be generated.", request_id)
             raise Refusal(500, SECRETIVE, "internal_error") from error
 
     async def _before(self, deadline, channel):
-        # one wait at a time: a generator's pieces may be asked for from more than one task
+        # one wait at a time: a generator's pieces may be asked for from more than one task. Not asyncio.wait_for:
+        # in Python 3.11 it forgets that it was cancelled where a piece comes at the same moment
         with suppress(TimeoutError):
             if (left := deadline - time.monotonic()) > 0:
-                return await asyncio.wait_for(channel.get(), left)
+                async with asyncio.timeout(left):
+                    return await channel.get()
         raise self._late()
 
     def close(self):
         """Begin nothing more; returns when what runs has ended."""
         self._pool.shutdown(cancel_futures=True)
+
+
+class Door:
+    """ASGI middleware: each answer has an id, HEAD is answered as GET, and other hosts' requests are refused."""
+
+    def __init__(self, app, hosts, metrics):
+        self.app, self.metrics = app, metrics
+        self.hosts = hosts and {f"[{host}]" if ":" in host else host.lower() for host in hosts}
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        name = scope["request_id"] = f"req_{uuid.uuid4().hex}"
+
+        async def named(message):
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", name.encode())]}
+            await send(message)
+
+        host = re.sub(r":\d*$", "", Headers(scope=scope).get("host", "").lower())[:100]
+        if self.hosts is not None and host not in self.hosts:
+            self.metrics.refused("host_not_allowed")
+            message = f"This server does not answer to the host '{host}': start it with --allow-host {host}."
+            return await Refusal(400, message, "host_not_allowed").response()(scope, receive, named)
+        as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # whose body uvicorn leaves out
+        await self.app(as_get, receive, named)
 
 
 class BodyLimit:
@@ -171,13 +196,16 @@ class BodyLimit:
         return await refusal.response()(scope, receive, send)
 
 
-def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK):
+def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK, origins=()):
     """FastAPI application that serves a `GenAIRuntime` as model `name`, each of its adapters as one more.
 
     token: what clients must send as bearer token, None for no check. limits: `Limits`. log: path of
     the request log (redacted JSON lines). hosts: values of the Host header that are answered, which keeps
     web pages from reaching a loopback server under a name of their own (DNS rebinding); None for any.
+    origins: web pages that may ask, such as https://shop.example. Raises CourseError for '*' beside a token.
     """
+    if "*" in origins and token is not None:
+        raise CourseError("Any web page may ask, but only with a token: name those that have it with --allow-origin.")
     limits, metrics, requests = limits or Limits(), observability.Metrics(), observability.RequestLog(log)
     models = {name: None} | {adapter: adapter for adapter in runtime.names}
     worker = Worker(runtime, limits, metrics)
@@ -190,12 +218,17 @@ def application(runtime, name, token=None, limits=None, log=None, hosts=LOOPBACK
     # the pages that show an API load scripts from elsewhere: the description alone is served
     app = FastAPI(title="SLMOps Lab endpoint", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(BodyLimit, limits=limits, metrics=metrics)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, "[::1]"])
+    if origins:  # to a browser the answers of others do not exist
+        how = {"allow_headers": ["*"], "expose_headers": ["x-request-id", "retry-after"]}
+        told = [origin.rstrip("/") for origin in origins]
+        app.add_middleware(CORSMiddleware, allow_origins=told, allow_methods=["GET", "POST"], **how)
+    app.add_middleware(Door, hosts=hosts, metrics=metrics)
     _word_errors(app, metrics)
     _add_information(app, token, metrics, models)
 
-    @app.post("/v1/chat/completions", **_guarded(token, 400, 404, 408, 413, 429, 500, 504), response_model=Completion)
+    guarded = _guarded(token, 400, 404, 408, 413, 429, 500, 504)
+
+    @app.post("/v1/chat/completions", **guarded, response_model=protocol.Completion)
     async def chat_completions(asked: ChatRequest, request: Request):
         answer = _Answer(asked, request, worker, metrics, requests, models)
         return await (answer.streamed() if asked.stream else answer.whole())
@@ -212,18 +245,27 @@ def _word_errors(app, metrics):
         return refusal.response()
 
     @app.exception_handler(Exception)
-    async def broken(_, error):
-        return Refusal(500, SECRETIVE, "internal_error").response()
+    async def broken(request, _):  # uvicorn's log has the reason
+        name = request.scope["request_id"]
+        logging.getLogger(__name__).error("Request %s failed.", name)
+        return Refusal(500, SECRETIVE, "internal_error", None, {"x-request-id": name}).response()
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(_, error):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return await refused(_, Refusal(400, f"{where or 'the body'}: {first['msg']}", "invalid_value", where or None))
+        first = max(error.errors(), key=lambda told: len(told["loc"]))  # of a union's complaints the closest
+        where = protocol.place(first["loc"][1:], error.body, first["type"] == "missing")
+        told = first["msg"] if isinstance(error.body, dict) else "send a JSON object, as Content-Type: application/json"
+        return await refused(_, Refusal(400, f"{where or 'the body'}: {told}", "invalid_value", where or None))
 
     @app.exception_handler(HTTPException)
-    async def not_here(_, error):
-        return await refused(_, Refusal(error.status_code, str(error.detail), "not_found", None, error.headers))
+    async def not_here(request, error):
+        status, asked = error.status_code, f"{request.method} {request.url.path[:100]}"
+        paths = app.openapi()["paths"]
+        offered = [f"{how.upper()} {path}" for path in paths if path.startswith("/v1") for how in paths[path]]
+        told = f"{asked} is not offered, but {', '.join(offered)}; clients' base URL ends with /v1."
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_value")
+        told = told if status in (404, 405) else str(error.detail)
+        return await refused(request, Refusal(status, told, code, None, error.headers))
 
 
 def _guarded(token, *codes, also=None):
@@ -235,7 +277,7 @@ def _guarded(token, *codes, also=None):
             headers = {"WWW-Authenticate": "Bearer"}
             raise Refusal(401, "The bearer token is missing or wrong.", "invalid_api_key", None, headers)
 
-    errors = {code: {"model": ErrorBody} for code in (401, *codes)}
+    errors = {code: {"model": protocol.ErrorBody} for code in (401, *codes)}
     return {"dependencies": [Depends(authorized)], "responses": errors | (also or {})}
 
 
@@ -246,18 +288,33 @@ def _add_information(app, token, metrics, models):
     async def healthz():
         return {"status": "ok"}
 
+    @app.get("/readyz", responses={503: {"model": protocol.ErrorBody}})  # a path, as probes and balancers have it
+    async def readyz():
+        if AppStatus.should_exit:  # a signal came: what runs is finished, and in a moment nobody is let in
+            raise Refusal(503, "This server is shutting down.", "shutting_down")
+        return {"status": "ready"}
+
     as_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
     @app.get("/metrics", **_guarded(token, also=as_text), response_class=Response)
     async def show_metrics():
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    started = int(time.time())
+    shared = {"object": "model", "created": int(time.time()), "owned_by": "slmops"}
 
     @app.get("/v1/models", **_guarded(token))
     async def list_models():
-        told = [{"id": model, "object": "model", "created": started, "owned_by": "slmops"} for model in models]
-        return {"object": "list", "data": told}
+        return {"object": "list", "data": [{"id": model, **shared} for model in models]}
+
+    @app.get("/v1/models/{model:path}", **_guarded(token, 404))  # a name may have slashes
+    async def one_model(model: str):
+        return {"id": _known(model, models), **shared}
+
+
+def _known(model, models):
+    if model not in models:
+        raise Refusal(404, f"There is no model '{model}': {', '.join(models)}.", "model_not_found", "model")
+    return model
 
 
 class _Answer:
@@ -266,19 +323,14 @@ class _Answer:
     def __init__(self, asked, request, worker, metrics, requests, models):
         self.asked, self.request, self.worker, self.metrics, self.requests = asked, request, worker, metrics, requests
         self.limits, self.begun = worker.limits, time.monotonic()
-        if asked.model not in models:
-            raise Refusal(404, f"There is no model '{asked.model}': {', '.join(models)}.", "model_not_found", "model")
-        self.chat = [turn.plain() for turn in asked.messages]
+        adapter, self.chat = models[_known(asked.model, models)], [turn.plain() for turn in asked.messages]
         most = self.limits.answer_tokens
-        wanted = asked.max_completion_tokens or asked.max_tokens or most
-        if wanted > most:
-            message = f"{wanted:,} tokens were asked for, at most {most:,} are made."
-            raise Refusal(400, message, "invalid_value", "max_tokens")
+        wanted = min(most, asked.max_completion_tokens or asked.max_tokens or most)  # cut off, it ends with "length"
         guidance = asked.guidance()
         if guidance and len(guidance[1]) > self.limits.schema_bytes:
             message = f"The schema is larger than {self.limits.schema_bytes:,} bytes."
             raise Refusal(400, message, "invalid_value", "response_format")
-        self.how = {"max_new_tokens": wanted, "adapter": models[asked.model], "guidance": guidance}
+        self.how = {"max_new_tokens": wanted, "adapter": adapter, "guidance": guidance}
         self.how |= {"stop": asked.stops(), **asked.sampling()}
         self.fixed = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
         self.generation, self.said, self.first = None, [], None
@@ -287,7 +339,8 @@ class _Answer:
         """Yield pieces; whatever the end, it is counted and logged."""
         error, deadline = "cancelled", self.begun + self.limits.seconds
         try:
-            async with aclosing(self.worker.pieces(self.chat, deadline, **self.how)) as things:
+            work = self.worker.pieces(self.chat, self.request.scope["request_id"], deadline, **self.how)
+            async with aclosing(work) as things:
                 self.generation = await anext(things)
                 async for piece in things:
                     self.first = self.first or time.monotonic() - self.begun
@@ -303,17 +356,20 @@ class _Answer:
 
     def _note(self, error):
         seconds, made = time.monotonic() - self.begun, self.generation
-        counts = {"prompt_tokens": made.prompt_tokens, "answer_tokens": made.answer_tokens} if made else {}
+        counted = ("prompt_tokens", "cached_tokens", "answer_tokens")
+        counts = {name: getattr(made, name) for name in counted} if made else {}
         self.metrics.done(self.asked.model, seconds, self.first, error=error, **counts)
-        facts = {"model": self.asked.model, "seconds": round(seconds, 4), "error": error or None, **counts}
+        facts = {"request_id": self.request.scope["request_id"], "model": self.asked.model}
+        facts |= {"seconds": round(seconds, 4), "error": error or None, **counts}
         try:
             self.requests.write(self.chat[-1]["content"], "".join(self.said), **facts)
         except OSError:  # a full disk must not cost anybody an answer
             self.metrics.refused("log_not_written")
 
     def _usage(self):
-        read, made = self.generation.prompt_tokens, self.generation.answer_tokens
-        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        read, made, known = (getattr(self.generation, f"{of}_tokens") for of in ("prompt", "answer", "cached"))
+        counts = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        return counts | {"prompt_tokens_details": {"cached_tokens": known}}
 
     async def _unless_left(self, work):
         """What is awaited; it is cancelled where the client leaves before."""
@@ -334,9 +390,9 @@ class _Answer:
             async with aclosing(self._pieces()) as pieces:
                 return "".join([piece async for piece in pieces])
 
-        message = Message(content=await self._unless_left(work()))
-        choice = Choice(message=message, finish_reason=self.generation.finish_reason)
-        return Completion(**self.fixed, choices=[choice], usage=self._usage())
+        message = protocol.Message(content=await self._unless_left(work()))
+        choice = protocol.Choice(message=message, finish_reason=self.generation.finish_reason)
+        return protocol.Completion(**self.fixed, choices=[choice], usage=self._usage())
 
     async def streamed(self):
         """The completion as server-sent events. What fails before the first piece is an ordinary error."""
