@@ -109,8 +109,8 @@ for place, number in enumerate(missed, 1):
     print(f"\n{place}. {desk.test[number]['text']}")
 
 # %% [markdown]
-# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): had other messages of
-# this kind been counted, the shares might as well have come out anywhere on them.
+# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): with other messages of
+# the same kind, the shares could have come out anywhere along them.
 #
 # ### Exercise 1.1: would you do better?
 #
