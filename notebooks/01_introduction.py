@@ -58,7 +58,7 @@ print(f"({elapsed.seconds:.1f} seconds on {settings.threads()} cores)")
 # ### The job
 #
 # The model writes decent English. In this course its job is another one: to sort the messages that customers send to a shop for outdoor gear. For each
-# message it has to write one line of JSON, the *ticket*: what the desk does first, how urgent it is, and the order number, if there is one. What makes a
+# message it has to write one line of JSON, the [*ticket*](../book/glossary.md#ticket): what the desk does first, how urgent it is, and the order number, if there is one. What makes a
 # ticket right is written down in a labelling guide. Read some messages with their tickets, and then the guide:
 
 # %%
@@ -109,8 +109,8 @@ for place, number in enumerate(missed, 1):
     print(f"\n{place}. {desk.test[number]['text']}")
 
 # %% [markdown]
-# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): shares that fit what was
-# counted.
+# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): with other messages of
+# the same kind, the shares could have come out anywhere along them.
 #
 # ### Exercise 1.1: would you do better?
 #
@@ -295,7 +295,7 @@ print("its cache per token is smaller than Phi-4's:", deepseek["cache, kB per to
 
 # %% [markdown]
 # (The activations are those of 512 tokens that are read at once, in 16 bits and without logits.) The last line says something useful: the cache depends on
-# how a model is built, not on its size. Move the sliders. At which size does a model stop fitting into your telephone? How many people can use it at once
+# how a model is built, not only on its size. Move the sliders. At which size does a model stop fitting into your telephone? How many people can use it at once
 # before the caches are larger than the weights?
 
 # %%
@@ -479,8 +479,8 @@ print(
 #
 # ### Exercise 1.3: quantize the model yourself
 #
-# Write `rounded(weight, bits, block=32)`. It does what the draft above does, with a scale for every `block` neighbouring weights in a row, whose largest
-# weight becomes `2 ** (bits - 1) - 1` steps. It returns the weights as they are read back, in the shape that they had. Then make `three_bits`, the whole model
+# Write `rounded(weight, bits, block=32)`. It does what the first cell of this section does, but every `block` neighbouring weights in a row get a scale of
+# their own: the largest of them, whatever its sign, becomes `2 ** (bits - 1) - 1` steps. It returns the weights as they are read back, in the shape that they had. Then make `three_bits`, the whole model
 # with 3 bits: `change_matrices(model, change)` gives you a copy in which each matrix of the layers is what your function makes of it. That takes a few
 # seconds. Judge it with `perplexity_ratio(judge_model(three_bits), base)`: the result should be worse than that of int4.
 
@@ -735,8 +735,8 @@ plots.show(
 #
 # *You write budgets for two kinds of devices, let a gate judge the candidates, and lint the files that would do the same at every change.*
 #
-# A [*gate*](../book/glossary.md#gate) compares what was measured with a budget and refuses a version that breaks it. Set the limits before you measure. These
-# are our choice, the perplexity relative to fp32:
+# A [*gate*](../book/glossary.md#gate) compares what was measured with a budget and refuses a version that breaks it. Set the limits before you measure.
+# Those below are our choice; the perplexity is limited relative to that of fp32.
 
 # %%
 from slmops_lab.deployment import gate
@@ -801,11 +801,11 @@ check(
 #
 # ### The machine that runs the gate
 #
-# Nobody should do this by hand. In a company a change starts a *workflow*, a list of steps on a fresh machine, and what it builds runs in a *container*, which
-# is described by a file as well. The first cell shows these two files of this repository: the tests at every change, and the image of the endpoint of
+# Nobody should do this by hand. In a company a change starts a [*workflow*](../book/glossary.md#workflow), a list of steps on a fresh machine, and what it
+# builds runs in a [*container*](../book/glossary.md#container), which is described by a file as well. The first cell shows these two files of this repository: the tests at every change, and the image of the endpoint of
 # chapter 4 with what serving needs and nothing else.
 #
-# Such files are code, and mistakes in them show up late. A *linter* finds some of them without running anything. The second cell lints both files, and a copy
+# Such files are code, and mistakes in them show up late. A [*linter*](../book/glossary.md#linter) finds some of them without running anything. The second cell lints both files, and a copy
 # of each with a mistake put in: a misspelled key, and a base image that is another one tomorrow.
 
 # %%
@@ -839,9 +839,10 @@ print("our own files pass:", all(clean["ours"]), "- the broken ones are found:",
 #
 # *The same gate, but now the operating system enforces the limits, and a model that needs more fails for real.*
 #
-# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here a process may use only some cores and write to only so much memory (Linux does this; elsewhere the limits are not
-# enforced). What it does not imitate is how slow the cores of an [*edge device*](../book/glossary.md#edge-device) are: times have to be measured there.
-# [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100 answers stay under; with so few messages it is nearly the slowest.
+# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here a process may use only some cores and write to only so
+# much memory (Linux does this; elsewhere the limits are not enforced). What it does not imitate is how slow the cores of an
+# [*edge device*](../book/glossary.md#edge-device) are: times have to be measured there. [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100
+# answers stay under; with so few messages it is nearly the slowest.
 
 # %%
 sections.begin("1.6")
@@ -975,7 +976,7 @@ if drop["points"] < 0:
 # files, unless they are told not to. The next cells run small jobs for seven of them, once as the libraries come and once with the course's switches
 # (`settings.QUIET`, which `import slmops_lab` sets).
 #
-# A private model is not yet a private system, because what is *logged* counts, too. The last cell shows how the endpoint of chapter 4 replaces what
+# A private model is not yet a private system, because what is logged counts, too. The last cell shows how the endpoint of chapter 4 replaces what
 # looks personal before it writes a line.
 
 # %%
@@ -1096,7 +1097,8 @@ print(
 )
 
 # %% [markdown]
-# With so few messages the intervals are wide, and nobody should ship such a model. What counts in this section is the bookkeeping. The package is signed, so that a device can tell who made it. A [*registry*](../book/glossary.md#registry) then remembers every version, and an
+# With so few messages the intervals are wide, and nobody should ship such a model. What counts in this section is the bookkeeping. The package is signed, so
+# that a device can tell who made it. A [*registry*](../book/glossary.md#registry) then remembers every version, and an
 # [*alias*](../book/glossary.md#alias) is a name that can move from one version to another. Each version is registered with what it was made from, its
 # [*lineage*](../book/glossary.md#lineage).
 
@@ -1252,9 +1254,9 @@ print(
 )
 
 # %% [markdown]
-# This is not what advertisements for small models say. Where a machine serves one shop with short messages, tokens are so cheap that the device does not pay
-# for itself. It pays with volume, where the machine is there anyway (a till has a processor), or where money is not the reason: messages that may not leave
-# the house, no network, an answer without waiting for a line. And the two models are not equally good. Judge their quality first, as in 1.1.
+# Compare this with advertisements for small models. Tokens have become so cheap that a device pays for itself only above the number of messages that the
+# cell prints, or where the machine is there anyway (a till has a processor), or where money is not the reason: messages that may not leave the house, no
+# network, no time to wait for one. And the two models are not equally good. Judge their quality first, as in 1.1.
 #
 # Move the sliders. Which assumption decides? The second cell halves and doubles each of them and shows where the
 # [*break-even*](../book/glossary.md#break-even) goes. (Twice the tokens cost as much as twice the price per token, and twice the watts as much as twice the
@@ -1345,8 +1347,8 @@ plots.show(
 )
 
 # %% [markdown]
-# A fast turn does not make a good model: what came out is not fit for use, as section 1.9 showed. What matters is that a turn is cheap, so that you can take
-# many of them and measure each.
+# A fast turn does not make a good model: look at the scores in 1.9 again. What matters is that a turn is cheap, so that you can take many of them and measure
+# each.
 #
 # ## 1.13 The technology stack
 #
@@ -1442,7 +1444,7 @@ print("All three wrote the same tokens:", len(set(wrote.values())) == 1)
 # | runtime | what it is for | runs in this course |
 # |---|---|---|
 # | PyTorch | training, and trying things out | chapters 1 to 3 |
-# | [ONNX Runtime](https://onnxruntime.ai/docs/execution-providers/) | any model as a graph, on many kinds of processors through exchangeable *execution providers* | here |
+# | [ONNX Runtime](https://onnxruntime.ai/docs/execution-providers/) | any model as a graph, on many kinds of processors through exchangeable [*execution providers*](../book/glossary.md#execution-provider) | here |
 # | [ONNX Runtime GenAI](https://github.com/microsoft/onnxruntime-genai) | the loop around such a graph: cache, search, chat templates | all chapters |
 # | [Foundry Local](https://github.com/microsoft/Foundry-Local) | models on one machine as a service, on top of ONNX Runtime GenAI | chapter 4 |
 # | [llama.cpp](https://github.com/ggml-org/llama.cpp) | GGUF files, the format in which our base model comes, on processors and graphics cards | no |
