@@ -87,6 +87,7 @@ history = trainer.train(
     num_train_epochs=epochs,
     learning_rate=learning_rate,
     seed=run.seed,
+    train_embeddings=True,
 )
 
 # %%

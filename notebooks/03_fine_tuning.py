@@ -446,7 +446,7 @@ from transformers import BitsAndBytesConfig
 
 four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 methods = {
-    "full": {"config": None, "learning_rate": 1.5e-4},
+    "full": {"config": None, "learning_rate": 1.5e-4, "train_embeddings": True},
     "LoRA": {"config": lora_config(), "learning_rate": 1e-3},
     "QLoRA": {"config": lora_config(), "learning_rate": 1e-3, "quantization": four_bits},
     "DoRA": {"config": lora_config(use_dora=True), "learning_rate": 1e-3},

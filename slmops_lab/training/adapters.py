@@ -121,7 +121,8 @@ def _tune_here(base, config, examples, judges, chats, folder, quantization, how)
     model, tokenizer = base_model.open_model(base, quantization=quantization)
     if config is not None:
         model = attach(model, config)
-    came_out = dict(zip(("trained", "frozen"), weights(model), strict=True))
+    with trainer.held_still([] if how.get("train_embeddings") else trainer.tables(model)):  # as `train` will
+        came_out = dict(zip(("trained", "frozen"), weights(model), strict=True))
     with measure.timed() as training:
         trainer.train(model, tokenizer, examples, label=None, **how)
     came_out |= {"seconds": training.seconds, "peak": measure.peak_memory()}

@@ -2,7 +2,7 @@
 
 transformers' Trainer does the work; this module adds what makes it fast on two cores (batches of similar
 length, bf16 arithmetic on fp32 weights where the processor has it, the vocabulary head on answer tokens
-only, on request the embedding table left as it is), a memory budget, a mean over tokens where gradients
+only, the embedding table left as it is unless it is asked for), a memory budget, a mean over tokens where gradients
 are accumulated, and checkpoints that know their training. It trains on one processor, and keeps the weights that
 move, their gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are
 trained only once.
@@ -45,13 +45,13 @@ HARMLESS = ("output_dir", "kept", "logging", "save", "eval", "per_device_eval", 
 class Arguments(TrainingArguments):
     """TrainingArguments, and two of ours.
 
-    kept: megabytes of activations that a batch may keep, None for KEPT_ACTIVATIONS. train_embeddings=False leaves the
-    embedding table and the vocabulary head as they are: a fifth of the base's weights, for which a thousand messages
-    hold a few hundred words, and a fifth of the optimizer's work.
+    kept: megabytes of activations that a batch may keep, None for KEPT_ACTIVATIONS. train_embeddings=True trains the
+    embedding table and the vocabulary head, too: a fifth of the base's weights and of the optimizer's work, for which
+    a thousand messages hold a few hundred words.
     """
 
     kept: float | None = None
-    train_embeddings: bool = True
+    train_embeddings: bool = False
 
 
 def answer_loss(model, done, batch):
