@@ -247,21 +247,22 @@ FORMER = [10.75045, 9.97558, 8.77069, 7.93419, 7.40649, 7.11981]
 def test_the_losses_are_those_of_the_former_trainer(tiny):
     model, tokenizer = tiny
     how = {"num_train_epochs": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
-    how |= {"logging_steps": 1, "bf16": False, "label": None}
+    how |= {"logging_steps": 1, "bf16": False, "label": None, "train_embeddings": True}  # as it did
     history = trainer.train(model, tokenizer, examples(tokenizer), **how)
     assert history["loss"].tolist() == pytest.approx(FORMER, abs=2e-5)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_move_only_where_that_is_asked_for(tiny_folder, tied):
-    for moves in (False, True):
+    for how in ({}, {"train_embeddings": False}, {"train_embeddings": True}):
+        moves = how.get("train_embeddings", False)
         model, tokenizer = base_model.open_model(tiny_folder)
         if not tied:
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
         parts = (model.get_input_embeddings(), model.get_output_embeddings())
         before = [part.weight.detach().clone() for part in parts]
         inner = model.model.layers[0].mlp.up_proj.weight.detach().clone()
-        trainer.train(model, tokenizer, examples(tokenizer), train_embeddings=moves, **ONE_STEP)
+        trainer.train(model, tokenizer, examples(tokenizer), **how, **ONE_STEP)
         assert [torch.equal(part.weight, old) for part, old in zip(parts, before, strict=True)] == [not moves] * 2
         assert not torch.equal(model.model.layers[0].mlp.up_proj.weight, inner)
         assert all(part.weight.requires_grad for part in parts), "afterwards they are as they were found"
