@@ -135,9 +135,25 @@ def dots(values, unit, low=None, high=None, axis=None, log=False, mark=None):
     if log:
         axis.set_xscale("log")
         _plain_ticks(axis.xaxis)
-    elif min(values.values()) >= 0:
+    elif min([*values.values(), *(dict(low).values() if low is not None else ())]) >= 0:
         axis.set_xlim(left=0)
     return axis.figure
+
+
+def calibration(points, xlabel="mean confidence in %", ylabel="right in % (line: 95 % interval)"):
+    """Shares of right answers over confidence, beside the diagonal of perfect calibration; returns the figure.
+
+    points: (mean confidence, share, low, high) of each group of answers, all from 0 to 1.
+    """
+    figure, axis = pyplot.subplots(figsize=(4.6, 4))
+    axis.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1, label="perfect calibration")
+    percent = [[100 * value for value in column] for column in zip(*points, strict=True)]
+    axis.vlines(percent[0], percent[2], percent[3], color=COLOURS[0], linewidth=1.5)
+    axis.plot(percent[0], percent[1], "o-", color=COLOURS[0], label="this run")
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 102), ylim=(0, 102))
+    axis.legend(frameon=False, loc="upper left")
+    axis.grid(alpha=0.3)
+    return figure
 
 
 def panels(*parts):

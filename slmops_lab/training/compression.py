@@ -55,14 +55,18 @@ def change_matrices(model, change):
     return other
 
 
-def spread(total, count):
-    """Indices of `count` of `total` layers: the first, the last, and evenly spaced ones between.
+def spread(total, count, together=1):
+    """Indices of `count` of `total` layers: the first `together`, the last, and evenly spaced ones between.
 
-    Raises CourseError where count is not from 2 to total.
+    Layers that stay together read what they have always read. Raises CourseError where count is not from 2 to total,
+    and ValueError where together is not from 1 to count - 1.
     """
     if not 2 <= count <= total:
         raise CourseError(f"A student of {count} layers cannot be cut from {total}: take 2 to {total}.")
-    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
+    if not 1 <= together < count:
+        raise ValueError(f"{together} of {count} layers cannot stay together and leave one for the end")
+    step = (total - together) / (count - together)
+    return [*range(together), *(together - 1 + round(i * step) for i in range(1, count - together + 1))]
 
 
 def keep_vocabulary(model, tokenizer, texts, first=8000):

@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 import warnings
 
+import pandas
 import pytest
 import sympy
 from ipywidgets import HTML, Stack
@@ -58,6 +59,28 @@ def test_pairs_show_every_row_and_its_count():
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["y (9)", "x (3)"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["teacher", "student"]
+    plots.png(figure, "closes it")
+
+
+@pytest.mark.parametrize("kind", [dict, pandas.Series])
+def test_an_interval_below_zero_is_shown_whole(kind):
+    figure = plots.dots(kind({"x": 0.0, "y": 1.0}), "nats", kind({"x": -2.0, "y": 0.5}), kind({"x": 2.0, "y": 1.5}))
+    assert figure.axes[0].get_xlim()[0] <= -2
+    plots.png(figure, "closes it")
+    figure = plots.dots(kind({"x": 1.0, "y": 2.0}), "ms")
+    assert figure.axes[0].get_xlim()[0] == 0, "lengths that are compared begin at zero"
+    plots.png(figure, "closes it")
+
+
+def test_calibration_shows_each_group_with_its_interval_in_per_cent():
+    figure = plots.calibration([(0.4, 0.5, 0.3, 0.7), (0.9, 0.8, 0.7, 0.9)])
+    (axis,) = figure.axes
+    assert axis.lines[1].get_xydata().tolist() == [[40, 50], [90, 80]]
+    (intervals,) = axis.collections
+    assert [[list(end) for end in part] for part in intervals.get_segments()] == [
+        [[40, 30], [40, 70]],
+        [[90, 70], [90, 90]],
+    ]
     plots.png(figure, "closes it")
 
 

@@ -53,6 +53,20 @@ def test_spread():
             compression.spread(30, count)
 
 
+def test_spread_leaves_the_lower_layers_together():
+    assert compression.spread(30, 10, together=5) == [0, 1, 2, 3, 4, 9, 14, 19, 24, 29]
+    assert compression.spread(4, 2, together=1) == [0, 3] and compression.spread(6, 6, together=3) == [0, 1, 2, 3, 4, 5]
+    for total in range(2, 33):
+        for count in range(2, total + 1):
+            for together in range(1, count):
+                kept = compression.spread(total, count, together)
+                assert len(set(kept)) == count and kept == sorted(kept) and kept[-1] == total - 1
+                assert kept[:together] == list(range(together))
+    for together in (0, 4):
+        with pytest.raises(ValueError, match="cannot stay together"):
+            compression.spread(30, 4, together)
+
+
 TEXTS = ["where is my parcel TT-4711?", "the café's naïve 🙂 refund"]
 
 
