@@ -233,6 +233,14 @@ def as_reader(model):
     return copy.deepcopy(model).to(torch.bfloat16) if settings.fast_bf16() else model
 
 
+def ahead(ours, theirs):  # in points, on the same messages, with the ends of the 95 % interval
+    return {key: 100 * value for key, value in intervals.difference(ours, theirs, run.seed).items()}
+
+
+def in_words(gap):
+    return f"{gap['points']:+.1f} points (95 % interval {gap['low']:+.1f} to {gap['high']:+.1f})"
+
+
 reader = as_reader(teacher)
 texts = [record["text"] for record in tests]
 chats = [desk.task.messages(text) for text in texts]
@@ -250,24 +258,20 @@ from slmops_lab.training import teachers
 
 words = teachers.WordCounter(gold, name="counting words")
 pairs = teachers.WordCounter(gold, pairs=True, name="counting word pairs")
-rivals = {
-    one.name: scoring.score(desk.task, tests, [told.text for told in one.ask(desk.task, texts)])
-    for one in (words, pairs)
-}
-gains = {
-    name: intervals.difference(teacher_scores.rows["exact"], rival.rows["exact"], run.seed)
-    for name, rival in rivals.items()
-}
-closest = min(gains, key=lambda name: gains[name]["points"])
-lead = {key: 100 * value for key, value in gains[closest].items()}
+exact = {}
+for rival in (words, pairs):
+    counted = [said.text for said in rival.ask(desk.task, texts)]
+    exact[rival.name] = scoring.score(desk.task, tests, counted).rows["exact"]
+exact["teacher"] = teacher_scores.rows["exact"]
+leads = {rival.name: ahead(exact["teacher"], exact[rival.name]) for rival in (words, pairs)}
+closest = min(leads, key=lambda name: leads[name]["points"])
+lead = leads[closest]
 plots.show(
-    plots.shares({name: s.rows["exact"] for name, s in {**rivals, "teacher": teacher_scores}.items()}),
+    plots.shares(exact),
     takeaway=f"The teacher is right {lead['points']:.0f} points more often than {closest}",
     alt="Bars with intervals: exact match on the test messages of counting words, counting word pairs, and the tuned teacher.",
 )
-print(
-    f"Message by message it leads by {lead['points']:.1f} points (95 % interval {lead['low']:.1f} to {lead['high']:.1f})."
-)
+print(f"Message by message: {in_words(lead)}.")
 print("It is worth copying." if lead["low"] > 0 else "It does not clearly beat counting: label more messages first.")
 
 # %% [markdown]
@@ -860,9 +864,8 @@ def chosen_from(table):  # the first stays, unless another is clearly better
 way = chosen_from(table)
 print("chosen:", way)
 seconds = {name: one["seconds"] for name, one in trials.items()}
-print(
-    f"A step of 'text' took {1000 * seconds['text'] / usual['max_steps']:.0f} ms, of '{way}' {1000 * seconds[way] / usual['max_steps']:.0f} ms."
-)
+for name in dict.fromkeys(["text", way]):
+    print(f"A step of '{name}' took {1000 * seconds[name] / usual['max_steps']:.0f} ms.")
 
 # %% [markdown]
 # Intervals here are about the messages: on others the gap might be anywhere along the line. They say nothing about another seed, and nothing about a longer
@@ -884,16 +887,13 @@ loss = distillation_loss(**parts)
 rate = usual["learning_rate"]
 softer = {"text": 0.5, "soft": 0.5, **parts, "temperature": 2.0}
 half = {"max_steps": usual["max_steps"] // 2, "per_device_train_batch_size": 8}
-settings_tried = {
-    "as it was": trials[way],
-    "a third of the rate": learned("rate / 3", trial, loss, learning_rate=rate / 3),
-}
-settings_tried["three times the rate"] = learned("rate x 3", trial, loss, learning_rate=3 * rate)
+changed = {"a third of the rate": {"learning_rate": rate / 3}, "three times the rate": {"learning_rate": 3 * rate}}
+settings_tried = {"as it was": trials[way]}
+settings_tried |= {name: learned(name, trial, loss, **how) for name, how in changed.items()}
 settings_tried["batches of 8"] = learned("batches of 8", trial, loss, **half)
 settings_tried["soft targets at temperature 2"] = learned("temperature 2", trial, distillation_loss(**softer))
 sweep = show_trials(settings_tried, "four changed settings")
-harm = sweep["nats"][["a third of the rate", "three times the rate", "batches of 8"]].idxmax()
-setting_guess.answer(harm)
+setting_guess.answer(sweep["nats"][setting_guess.options].idxmax())
 setting = chosen_from(sweep)
 print("chosen:", setting)
 
@@ -911,10 +911,12 @@ print("chosen:", setting)
 
 # %%
 sections.begin("2.8")
-changes = {"a third of the rate": {"learning_rate": rate / 3}, "three times the rate": {"learning_rate": 3 * rate}}
-changes["batches of 8"] = {"per_device_train_batch_size": 8}
-size = changes.get(setting, {}).get("per_device_train_batch_size", 4)
-long = {**changes.get(setting, {}), "max_steps": run.pick(full=4 * 480, quick=4 * 24) // size}
+size = 8 if setting == "batches of 8" else 4
+long = {
+    "per_device_train_batch_size": size,
+    "max_steps": run.pick(full=1920, quick=96) // size,
+    **changed.get(setting, {}),
+}
 if setting == "soft targets at temperature 2":
     parts, loss = softer, distillation_loss(**softer)
 teach_guess = widgets.predict(
@@ -941,15 +943,13 @@ def exam(model, records=held_out):
 exams = {name: exam(one["model"]).rows["exact"] for name, one in students.items()}
 costs = pandas.DataFrame({name: one["nats"] for name, one in students.items()}).mean()
 teach_guess.answer(costs.idxmin())
-gain = intervals.difference(exams["gold and pool, taught"], exams["gold alone"], run.seed)
+gain = ahead(exams["gold and pool, taught"], exams["gold alone"])
 plots.show(
     plots.shares(exams, "exact match on held-out messages in % (line: 95 % interval)"),
-    takeaway=f"With teacher and pool the student is right {100 * gain['points']:+.1f} points against gold alone",
+    takeaway=f"With teacher and pool the student is right {gain['points']:+.1f} points more often than with gold alone",
     alt="Bars with intervals: exact match on held-out messages of three students trained for equally many steps.",
 )
-print(
-    f"Message by message: {100 * gain['points']:+.1f} points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})."
-)
+print(f"Message by message: {in_words(gain)}.")
 print("nats per right answer:", costs.round(2).to_dict())
 
 # %% [markdown]
@@ -1058,11 +1058,9 @@ reading = learned(
 )
 later = {"as before": reading["model"], "its own words": speaking}
 after = {name: exam(model).rows["exact"] for name, model in later.items()}
-gap = intervals.difference(after["its own words"], after["as before"], run.seed)
+gap = ahead(after["its own words"], after["as before"])
 own_guess.answer("yes" if gap["low"] > 0 else "no" if gap["high"] < 0 else "cannot tell")
-print(
-    f"its own words minus as before: {100 * gap['points']:+.1f} points ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
-)
+print(f"its own words against as before: {in_words(gap)}")
 print(f"its own words took {spoken.attrs['seconds']:.0f} s, as before {reading['seconds']:.0f} s")
 if gap["low"] > 0:
     student = speaking
@@ -1115,16 +1113,14 @@ aware = copy.deepcopy(student)
 with frozen.upper(aware, low), compression.four_bits(aware):
     trainer.train(aware, small_tokenizer, lot, "four bits", last_loss, **{**usual, **last})
 bits["rounded while it learned"] = exam(aware).rows["exact"]
-saved = intervals.difference(bits["rounded while it learned"], bits["rounded afterwards"], run.seed)
-round_guess.answer(100 * saved["points"])
+saved = ahead(bits["rounded while it learned"], bits["rounded afterwards"])
+round_guess.answer(saved["points"])
 plots.show(
     plots.shares(bits, "exact match on held-out messages in % (line: 95 % interval)"),
-    takeaway=f"Learning with rounded weights: {100 * saved['points']:+.1f} points against rounding afterwards",
+    takeaway=f"Learning with rounded weights: {saved['points']:+.1f} points against rounding afterwards",
     alt="Bars with intervals: exact match on held-out messages of the student not rounded, rounded afterwards, and rounded while it learned.",
 )
-print(
-    f"Message by message: {100 * saved['points']:+.1f} points ({100 * saved['low']:+.1f} to {100 * saved['high']:+.1f})."
-)
+print(f"Message by message: {in_words(saved)}.")
 student = aware
 
 # %%
@@ -1178,8 +1174,8 @@ by_value = values.groupby("truth").agg(
 changes = {}
 for value in by_value.sort_values("messages", ascending=False).head(16).index:
     mine = values[values["truth"] == value]
-    changes[f"{value} ({len(mine)})"] = intervals.difference(mine["student"], mine["teacher"], run.seed)
-ends = [{name: 100 * change[key] for name, change in changes.items()} for key in ("points", "low", "high")]
+    changes[f"{value} ({len(mine)})"] = ahead(mine["student"], mine["teacher"])
+ends = [{name: change[key] for name, change in changes.items()} for key in ("points", "low", "high")]
 worst = min(changes, key=lambda name: changes[name]["points"])
 plots.show(
     plots.dots(
@@ -1257,12 +1253,10 @@ gain_guess = widgets.predict(
 on_tests = {
     name: exam(students[name]["model"], tests).rows["exact"] for name in ("gold and pool, taught", "gold alone")
 }
-gain = {key: 100 * end for key, end in intervals.difference(*on_tests.values(), run.seed).items()}
+gain = ahead(*on_tests.values())
 gain_guess.answer(gain["points"])
 row = claims.record(run, "distillation-gain", gain["points"], gain["low"], gain["high"], n=len(tests))
-print(
-    f"{gain['points']:+.1f} points (95 % interval {gain['low']:+.1f} to {gain['high']:+.1f}), the verdict: {row['verdict']}"
-)
+print(f"{in_words(gain)}, the verdict: {row['verdict']}")
 
 # %%
 how = {
@@ -1403,11 +1397,9 @@ plots.show(
     alt="Two scatter plots of exact match with intervals against model size and time per message: the teacher with 32 and 4 bits, "
     "the student with 32 and 4 bits, and the smaller student with 4 bits.",
 )
-against = intervals.difference(results[deployed].rows["exact"], results[rival].rows["exact"], run.seed)
-print(
-    f"The student in four bits takes {100 * speed['ms, p50'][deployed] / speed['ms, p50'][rival]:.0f} % of the time of the teacher in four bits"
-    f" and is right {100 * against['points']:+.1f} points ({100 * against['low']:+.1f} to {100 * against['high']:+.1f}) against it."
-)
+against = ahead(results[deployed].rows["exact"], results[rival].rows["exact"])
+share = 100 * speed["ms, p50"][deployed] / speed["ms, p50"][rival]
+print(f"The student in four bits takes {share:.0f} % of the time of the teacher in four bits: {in_words(against)}.")
 
 # %% [markdown]
 # ### Exercise 2.6: who is on the frontier?

@@ -85,7 +85,7 @@ def as_reader(model):  # to read and write, 16 bits are enough where the process
     return model.to(torch.bfloat16) if settings.fast_bf16() else model
 
 
-def examined(reader, chats, records=asked):
+def examined(reader, chats, records=asked, tokenizer=tokenizer):
     with measure.timed() as elapsed:
         said = generation.generate(reader, tokenizer, chats, batch_size=8)
     scores = scoring.score(desk.task, records, said)
@@ -101,8 +101,10 @@ reader = as_reader(models.open_model(base_folder)[0])
 ways = {}
 for shots in run.pick(full=(0, 1, 4), quick=(0, 1)):
     ways[f"prompt, {shots} shots"] = examined(reader, [prompted(record["text"], shots) for record in asked])
-reader = as_reader(models.open_model(teacher_folder)[0])
-ways["tuned"] = examined(reader, [desk.task.messages(record["text"]) for record in asked])
+tuned, its_tokenizer = models.open_model(teacher_folder)
+reader = as_reader(tuned)
+ways["tuned"] = examined(reader, [desk.task.messages(record["text"]) for record in asked], tokenizer=its_tokenizer)
+del tuned
 del reader
 table = pandas.DataFrame(ways).T.rename(columns={"share": "exact match"})
 table.round({"prompt tokens": 0, "ms per message": 0}).round(3)

@@ -4,20 +4,15 @@ Each check is the cell of the notebook, run on small stand-ins for what the chap
 trained and no model is loaded.
 """
 
-import re
 from types import SimpleNamespace
 
-import jupytext
 import numpy
 import pytest
 import sympy
 import torch
-from conftest import REPOSITORY
+from exercise_cells import Chapter, listed
 
 from slmops_lab.course import exercises
-
-SOURCE = jupytext.read(REPOSITORY / "notebooks" / "01_introduction.py")
-SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
 
 
 def tiny():
@@ -64,34 +59,17 @@ def stand_ins():
     }
 
 
-def cells(name):
-    """(code of the stub, code of the check, code of the solution) of an exercise."""
-    kinds = [(cell.metadata.get("tags", [""])[0], cell.source) for cell in SOURCE.cells]
-    at = next(i for i, (kind, source) in enumerate(kinds) if kind == "check" and f'"{name}"' in source)
-    assert kinds[at - 1][0] == "exercise"
-    return kinds[at - 1][1], kinds[at][1], SOLUTION.search(kinds[at + 1][1]).group(1)
-
-
-def passes(name, answer):
-    """Whether the check of an exercise takes an answer, given as code."""
-    stub, check, _ = cells(name)
-    known = stand_ins()
-    exec("\n".join(line for line in stub.splitlines() if not line.startswith(("from", "import"))), known)
-    exec(answer, known)
-    exec(check, known)
-    return exercises.passed(name)
-
-
-NAMES = re.findall(r'check\(\n    "(\d\.\d)"', "\n".join(cell.source for cell in SOURCE.cells))
+CHAPTER = Chapter("01_introduction", stand_ins)
+passes = CHAPTER.passes
 
 
 def test_there_are_five():
-    assert NAMES == ["1.1", "1.2", "1.3", "1.4", "1.5"] and set(WRONG) == set(NAMES)
+    assert CHAPTER.names == ["1.1", "1.2", "1.3", "1.4", "1.5"] and set(WRONG) == set(CHAPTER.names)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHAPTER.names)
 def test_the_solution_passes_and_the_stub_does_not(name):
-    assert passes(name, cells(name)[2])
+    assert passes(name, CHAPTER.solution(name))
     assert not passes(name, "")
 
 
@@ -173,6 +151,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name in WRONG for answer in WRONG[name]])
+@pytest.mark.parametrize(("name", "answer"), listed(WRONG))
 def test_a_plausible_wrong_answer_is_refused(name, answer):
     assert not passes(name, answer)

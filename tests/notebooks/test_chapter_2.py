@@ -1,0 +1,353 @@
+"""The checks of chapter 2's exercises: they take the solution and refuse what looks right and is not.
+
+Each check is the cell of the notebook, run on small stand-ins for what the chapter has computed before; nothing is
+trained and no model is loaded.
+"""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy
+import pandas
+import pytest
+import torch
+from exercise_cells import Chapter, listed
+from torch.nn.functional import kl_div
+
+from slmops_lab.evaluation import intervals, scoring
+from slmops_lab.task import encoding, schema
+from slmops_lab.training import teachers
+
+# Messages that all three have answered: how many there are, how sure the teacher is, and what the teacher, word pairs
+# and words say of each; R is the right value, w and v are wrong ones.
+ANSWERED = [
+    (2, 0.99, "RRR"),
+    (7, 0.9, "RRR"),
+    (1, 0.7, "RRR"),
+    (4, 0.8, "Rwv"),
+    (2, 0.3, "RRw"),
+    (1, 0.9, "wwR"),
+    (1, 0.2, "wRv"),
+    (2, 0.2, "wvR"),
+]
+
+
+def labelling():
+    """What 2.4 has assigned. The teacher is right 16 times in 20: the bar is at 85 %, and 10 messages have to stay."""
+    values = {"R": "refund", "w": "late", "v": "lost"}
+    task = schema.Task(schema.Schema(name="desk", fields={"intent": {"type": "enum", "values": [*values.values()]}}))
+    rows = [(sure, said) for count, sure, said in ANSWERED for _ in range(count)]
+
+    def of(member):
+        return [teachers.Said(task.write({"intent": values[said[member]]}), sure) for sure, said in rows]
+
+    return {
+        "desk": SimpleNamespace(task=task),
+        "held_out": [{"text": "?", "answer": {"intent": "refund"}} for _ in rows],
+        "told": [of(0), of(1), of(2)],
+        "clean": {"all it says": intervals.proportion([said[0] == "R" for _, said in rows])},
+        "none": teachers.Said(None, problem="left out by the rule"),
+    }
+
+
+def model(layers):
+    """What the check of 2.4 looks at of a model: how many layers, and one matrix of each."""
+    return SimpleNamespace(config=SimpleNamespace(num_hidden_layers=len(layers)), model=SimpleNamespace(layers=layers))
+
+
+def layer():
+    return SimpleNamespace(mlp=SimpleNamespace(up_proj=torch.nn.Linear(3, 2)))
+
+
+def keep_layers(whole, keep):
+    return model([whole.model.layers[i] for i in keep])
+
+
+def training():
+    """What 2.7 and 2.8 have assigned. A step takes a second, and twice as many halve what the right answers cost."""
+    torch.manual_seed(0)
+    small_teacher = model([layer() for _ in range(6)])
+    untrained = keep_layers(small_teacher, [0, 1, 3, 5])
+
+    def learned(label, examples, loss, start=untrained, max_steps=12, **how):
+        lower, upper = start.model.layers[:2], start.model.layers[2:]
+        pupil = model([*lower, *(layer() for _ in upper)])  # the lower ones are frozen
+        return {"model": pupil, "start": start, "nats": [24 / max_steps] * 4, "seconds": float(max_steps)}
+
+    trials = {name: learned(name, [], None) for name in ("text", "all three")}
+    return {
+        "small_teacher": small_teacher,
+        "untrained": untrained,
+        "keep": [0, 1, 3, 5],
+        "compression": SimpleNamespace(keep_layers=keep_layers),
+        "learned": learned,
+        "distillation_loss": lambda **parts: None,
+        "usual": {"max_steps": 12},
+        "ways": {"text": {}, "all three": {"hidden": 2.0}},
+        "way": "all three",
+        "trials": trials,
+        "settings_tried": {"as it was": trials["all three"], "batches of 8": learned("batches of 8", [], None)},
+        "students": {"gold alone": learned("gold alone", [], None, max_steps=48)},
+        "trial": ["an example"] * 2,
+        "mixed": ["an example"] * 8,
+        "judges": ["an example"] * 4,
+    }
+
+
+def systems():
+    """What 2.12 has assigned."""
+    speed = pandas.DataFrame(
+        {
+            "ms, p50": [500.0, 90.0, 80.0, 30.0, 70.0],
+            "model files, MB": [540.0, 541.0, 450.0, 50.0, 90.0],
+            "exact match, %": [80.0, 80.0, None, 78.0, 81.0],
+        },
+        index=["teacher", "runtime", "vocabulary", "student, 4 bits", "teacher, 4 bits"],
+    )
+    results = dict.fromkeys(speed["exact match, %"].dropna().index)
+    return {"speed": speed, "results": results, "deployed": "student, 4 bits", "systems": dict.fromkeys(speed.index)}
+
+
+def scores(marks):
+    return SimpleNamespace(rows=pandas.DataFrame({"exact": [mark == "+" for mark in marks]}))
+
+
+def stand_ins():
+    """Names that the chapter has assigned where an exercise begins."""
+    student, teacher = scores("++-+--+-+"), scores("+-++-+++-")
+    known = {
+        **{"Counter": Counter, "kl_div": kl_div, "numpy": numpy, "pandas": pandas, "torch": torch},
+        **{"encoding": encoding, "scoring": scoring, "teachers": teachers},
+        # one token stands in the prompt and in the answer
+        "example": {"input_ids": [5, 6, 3, 9, 6, 2], "labels": [*[encoding.IGNORE] * 3, 9, 6, 2]},
+        "student_scores": student,
+        "teacher_scores": teacher,
+        "split": intervals.paired_test(student.rows["exact"], teacher.rows["exact"]),
+        **labelling(),
+        **training(),
+        **systems(),
+    }
+    exec(CHAPTER.functions("answer_in", "if_sure", "if_agreed", "vote", "judged", "soft_loss"), known)
+    return known
+
+
+CHAPTER = Chapter("02_distillation", stand_ins)
+passes = CHAPTER.passes
+
+
+def test_there_are_six():
+    assert CHAPTER.names == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"] and set(WRONG) == set(CHAPTER.names)
+
+
+@pytest.mark.parametrize("name", CHAPTER.names)
+def test_the_solution_passes_and_the_stub_does_not(name):
+    assert passes(name, CHAPTER.solution(name))
+    assert not passes(name, "")
+
+
+BETWEEN = """
+def between(student_logits, teacher_logits):
+    p, q = teacher_logits.softmax(-1), student_logits.softmax(-1)
+    m = (p + q) / 2
+    rows = ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1)) / 2
+    return rows.mean()
+"""
+
+KL_DIV = """
+def between(student_logits, teacher_logits):
+    p, q = teacher_logits.softmax(-1), student_logits.softmax(-1)
+    m = ((p + q) / 2).log()
+    return (kl_div(m, p, reduction="batchmean") + kl_div(m, q, reduction="batchmean")) / 2
+"""
+
+SCIPY = """
+from scipy.spatial.distance import jensenshannon
+def between(student_logits, teacher_logits):
+    return (jensenshannon(student_logits.softmax(-1), teacher_logits.softmax(-1), axis=1) ** 2).mean()
+"""
+
+LOST = "size[b] <= size[a] and hits[b] >= hits[a] and (size[b] < size[a] or hits[b] > hits[a])"
+FRONTIER = f"""
+def frontier(table):
+    table = table.dropna()
+    size, hits = table["model files, MB"], table["exact match, %"]
+    lost = [any({LOST} for b in table.index) for a in table.index]
+    return table.index[~numpy.array(lost)]
+"""
+
+SWEEP = """
+def frontier(table):
+    best, names = 0, []
+    order = table.dropna().sort_values(["model files, MB", "exact match, %"], ascending=[True, False])
+    for name, row in order.iterrows():
+        if row["exact match, %"] > best:
+            best = row["exact match, %"]
+            names.append(name)
+    return names
+"""
+
+RIGHT = {
+    "2.1": [
+        "labels_of = lambda prompt, answer: [-100 for _ in prompt] + answer",
+        "labels_of = lambda prompt, answer: (*[encoding.IGNORE] * len(prompt), *answer)",
+        "labels_of = lambda prompt, answer: numpy.array([encoding.IGNORE] * len(prompt) + answer)",
+        "labels_of = lambda prompt, answer: torch.tensor([encoding.IGNORE] * len(prompt) + answer)",
+    ],
+    "2.2": [
+        "my_rule = lambda one, other, third: one if answer_in(one) == answer_in(other) else none",
+        "my_rule = lambda one, other, third: if_agreed(one, other, third) if one.confidence < 0.5 else one",
+        "my_rule = lambda one, other, third: one if one == other == third else none",  # half of them, no message more
+        "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else other",  # 5 points, not a hair more
+    ],
+    "2.3": [
+        BETWEEN,
+        BETWEEN.replace("rows.mean()", "float(rows.mean())"),
+        BETWEEN.replace("rows.mean()", "rows.numpy().mean()"),
+        KL_DIV,
+        SCIPY,
+    ],
+    "2.4": [
+        "my_student = learned('mine', mixed, None, max_steps=59)",
+        "my_student = learned('mine', mixed, None, compression.keep_layers(untrained, [0, 1, 3]), max_steps=24)",
+    ],
+    "2.5": [
+        "won = lambda student, teacher: (student & ~teacher).sum()",
+        "won = lambda student, teacher: (student > teacher).sum()",
+        "won = lambda student, teacher: len(student[student & ~teacher])",
+        "won = lambda student, teacher: sum(a and not b for a, b in zip(student, teacher))",
+        "won = lambda student, teacher: (torch.tensor(student.values) & ~torch.tensor(teacher.values)).sum()",
+    ],
+    "2.6": [
+        FRONTIER,
+        FRONTIER.replace("table.index[~numpy.array(lost)]", "tuple(table.index[~numpy.array(lost)])"),
+        FRONTIER.replace("table.index[~numpy.array(lost)]", "set(table.index[~numpy.array(lost)])"),
+    ],
+}
+
+WRONG = {
+    "2.1": [
+        "labels_of = lambda prompt, answer: prompt + answer",  # the prompt counts, too
+        "labels_of = lambda prompt, answer: prompt + [encoding.IGNORE] * len(answer)",
+        "labels_of = lambda prompt, answer: [0] * len(prompt) + answer",
+        "labels_of = lambda prompt, answer: [0] * len(prompt) + [1] * len(answer)",
+        "labels_of = lambda prompt, answer: [encoding.IGNORE] * (len(prompt) - 1) + answer + [encoding.IGNORE]",
+        "labels_of = lambda prompt, answer: [encoding.IGNORE] * (len(prompt) + 1) + answer[:-1]",
+        "labels_of = lambda prompt, answer: [encoding.IGNORE] * len(answer) + answer",
+        "labels_of = lambda prompt, answer: [encoding.IGNORE] * short + answer",  # as long as that one prompt
+        "labels_of = lambda prompt, answer: [encoding.IGNORE] + answer",
+        "labels_of = lambda prompt, answer: [encoding.IGNORE if t in prompt else t for t in prompt + answer]",
+        "labels_of = lambda prompt, answer: [t if t in answer else encoding.IGNORE for t in prompt + answer]",
+        "labels_of = lambda prompt, answer: [[encoding.IGNORE] * len(prompt), answer]",
+        "labels_of = lambda prompt, answer: answer",
+        "labels_of = example['labels']",
+    ],
+    "2.2": [
+        "my_rule = lambda one, other, third: one",
+        "my_rule = lambda one, other, third: none",
+        "my_rule = lambda one, other, third: other",
+        "my_rule = lambda one, other, third: third",
+        "my_rule = vote",
+        "my_rule = lambda one, other, third: one if one.confidence > 0.95 else none",  # a tenth of them
+        "my_rule = lambda one, other, third: one if one == other == third and one.confidence > 0.75 else none",  # 9
+        "my_rule = lambda one, other, third: none if one.confidence >= 0.5 else one",
+        "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else third",
+        "my_rule = lambda one, other, third: none if answer_in(one) == answer_in(other) else one",
+        "my_rule = lambda one, other, third: one if answer_in(one) else none",  # every answer can be read
+        "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else None",
+        "my_rule = lambda one, other, third: one.text if one.confidence >= 0.5 else none",
+        "my_rule = lambda one, other, third: one.confidence >= 0.5",
+        "my_rule = 'if a counter agrees'",
+    ],
+    "2.3": [
+        "between = soft_loss",
+        "between = lambda student, teacher: soft_loss(student, teacher, reverse=True)",
+        "between = lambda a, b: (soft_loss(a, b) + soft_loss(b, a)) / 2",  # no mixture
+        BETWEEN.replace("(p + q) / 2", "((student_logits + teacher_logits) / 2).softmax(-1)"),
+        BETWEEN.replace("(p + q) / 2", "p + q"),
+        BETWEEN.replace("(-1)) / 2", "(-1))"),  # the sum of the two divergences
+        BETWEEN.replace("(q * (q", "(p * (p"),  # the teacher's twice
+        BETWEEN.replace("(p * (p / m)", "(m * (m / p)").replace("(q * (q / m)", "(m * (m / q)"),
+        BETWEEN.replace("softmax(-1)", "softmax(0)"),
+        BETWEEN.replace("rows.mean()", "rows.sum()"),
+        BETWEEN.replace("rows.mean()", "rows.mean() / 3"),  # over the tokens, too
+        BETWEEN.replace("rows.mean()", "rows.mean().sqrt()"),
+        BETWEEN.replace("rows.mean()", "rows.mean() / numpy.log(2)"),  # bits
+        BETWEEN.replace("rows.mean()", "-rows.mean()"),
+        BETWEEN.replace("rows.mean()", "rows"),
+        KL_DIV.replace("batchmean", "mean"),
+        KL_DIV.replace(".log()", ""),
+        SCIPY.replace(" ** 2", ""),
+        "between = 0.165",
+    ],
+    "2.4": [
+        "my_student = trials['all three']",
+        "my_student = dict(trials['all three'])",
+        "my_student = settings_tried['batches of 8']",
+        "my_student = students['gold alone']",
+        "my_student = {**students['gold alone'], 'start': untrained}",
+        "my_student = learned('mine', mixed, None)",  # as good as the trials
+        "my_student = learned('mine', mixed, None, max_steps=6)",
+        "my_student = learned('mine', mixed, None, max_steps=60)",  # a minute
+        "my_student = learned('mine', mixed, None, max_steps=100)",
+        "my_student = learned('mine', mixed, None, small_teacher, max_steps=24)",
+        "my_student = learned('mine', mixed, None, compression.keep_layers(untrained, [0, 1, 2, 2, 3]), max_steps=24)",
+        "my_student = learned('mine', mixed, None, compression.keep_layers(small_teacher, [0, 2, 4]), max_steps=24)",
+        "my_student = learned('mine', mixed, None, trials['all three']['model'], max_steps=24)",
+        "my_student = learned('mine', mixed, None, students['gold alone']['model'], max_steps=24)",
+        "my_student = learned('mine', mixed, None, max_steps=24)['model']",
+        "my_student = learned('mine', mixed, None, max_steps=24)['nats']",
+        "my_student = [learned('mine', mixed, None, max_steps=24)]",
+    ],
+    "2.5": [
+        "won = lambda student, teacher: (~student & teacher).sum()",
+        "won = lambda student, teacher: (student & teacher).sum()",
+        "won = lambda student, teacher: (student | ~teacher).sum()",
+        "won = lambda student, teacher: (student != teacher).sum()",
+        "won = lambda student, teacher: (~teacher).sum()",
+        "won = lambda student, teacher: teacher.sum()",
+        "won = lambda student, teacher: student.sum()",
+        "won = lambda student, teacher: student.sum() - teacher.sum()",
+        "won = lambda student, teacher: (student & ~teacher).mean()",
+        "won = lambda student, teacher: len(student & ~teacher)",
+        "won = lambda student, teacher: student & ~teacher",
+        "won = lambda student, teacher: (student and not teacher).sum()",
+        "won = lambda teacher, student: (student & ~teacher).sum()",
+        "won = lambda student, teacher: split['only_ours']",
+        "won = split['only_theirs']",
+    ],
+    "2.6": [
+        FRONTIER.replace(LOST, "size[b] < size[a] and hits[b] > hits[a]"),
+        FRONTIER.replace(LOST, "size[b] < size[a] or hits[b] > hits[a]"),
+        FRONTIER.replace(LOST, "size[b] < size[a]"),
+        FRONTIER.replace(LOST, "hits[b] > hits[a]"),
+        FRONTIER.replace(LOST, "a != b and size[b] <= size[a] and hits[b] >= hits[a]"),  # twins drop each other
+        FRONTIER.replace("size[b] <", "size[b] >"),
+        FRONTIER.replace("hits[b] >", "hits[b] <"),
+        FRONTIER.replace("[~numpy.array(lost)]", "[lost]"),
+        FRONTIER.replace("return table.index[~numpy.array(lost)]", "return ~numpy.array(lost)"),
+        FRONTIER.replace(".dropna()", ""),
+        FRONTIER.replace("dropna()", "fillna(0)"),
+        FRONTIER.replace("dropna()", "fillna(100)"),
+        FRONTIER.replace("model files, MB", "ms, p50"),
+        SWEEP,  # of twins only one
+        SWEEP.replace("> best", ">= best"),  # a larger one that is only as good stays
+        SWEEP.replace("ascending=[True, False]", "ascending=True"),
+        "frontier = lambda table: table.index",
+        "frontier = lambda table: table.dropna().index",
+        "frontier = lambda table: table.sort_values('exact match, %').index",
+        "frontier = lambda table: table.sort_values('model files, MB').index[:3]",
+        "frontier = lambda table: table.dropna().groupby('model files, MB')['exact match, %'].idxmax()",
+        "frontier = lambda table: list('bde')",
+        "frontier = ['student, 4 bits', 'teacher, 4 bits']",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "answer"), listed(RIGHT))
+def test_more_than_one_way_is_right(name, answer):
+    assert passes(name, answer)
+
+
+@pytest.mark.parametrize(("name", "answer"), listed(WRONG))
+def test_a_plausible_wrong_answer_is_refused(name, answer):
+    assert not passes(name, answer)
