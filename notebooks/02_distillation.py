@@ -4,7 +4,7 @@
 # The model of this course has 30 layers, and every message has to pass through all of them. *Distillation*
 # ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains a smaller model, the [*student*](../book/glossary.md#student), on what a larger one, the
 # [*teacher*](../book/glossary.md#teacher), makes of the same messages. At the end of this chapter you have a student that answers much faster than its
-# teacher, and you can say what it lost, what it saved, and which of the two is due to distillation.
+# teacher, and you can say what it lost, what it saved, and how much of the saving is due to distillation.
 #
 # **You will be able to**
 #
@@ -89,8 +89,8 @@ check(
     "2.1",
     labels_of,
     lambda f: (
-        f(example["input_ids"][:short], example["input_ids"][short:]) == example["labels"]
-        and f([7, 8], [encoding.IGNORE + 101]) == [encoding.IGNORE, encoding.IGNORE, 1]
+        list(f(example["input_ids"][:short], example["input_ids"][short:])) == example["labels"]
+        and list(f([7, 8, 9], [8, 1])) == [encoding.IGNORE] * 3 + [8, 1]
     ),
     hint="The labels of the prompt are all the same number. Those of the answer are the answer's own tokens.",
     why="Nothing is moved by one place here: the loss does that, because the model at one token predicts the next.",
@@ -111,37 +111,34 @@ check(
 # quotes, field names, and values from a short list. We add each of these pieces to the vocabulary as one token. The text of the answer stays the same.
 
 # %%
-from slmops_lab.course import widgets
-
 pieces = desk.task.phrases(values=True)
 print(f"{len(pieces)} pieces, for instance", *map(repr, pieces[:3]))
-fewer_guess = widgets.predict(f"The {len(counted)} tokens of this answer become how many, with its end mark?", "tokens")
-
-# %%
 teacher, tokenizer = compression.add_phrases(base, base_tokenizer, pieces)
 shorter = [token for token in example_of(desk.train[0], tokenizer)["labels"] if token != encoding.IGNORE]
-fewer_guess.answer(len(shorter))
-print(" | ".join(tokenizer.decode(token) for token in shorter))
-
-# %% tags=["nbval-check-output"]
+print(f"{len(counted)} tokens become {len(shorter)}:", " | ".join(tokenizer.decode(token) for token in shorter))
 print("the same text:", tokenizer.decode(shorter) == base_tokenizer.decode(counted))
-print("in fewer tokens:", len(shorter) < len(counted))
 
 # %% [markdown]
-# The new tokens begin as the mean of the tokens that they replace. The model has to learn to write them, as it has to learn the tickets anyway.
+# A new token starts with the mean of the rows of the tokens that it replaces. The rows stay as they are; the layers learn to write the new tokens.
 #
 # ## 2.2 Tune the teacher until it stops improving
 #
 # *You train the upper two thirds of the model, watch messages that it does not learn from, and stop in time.*
 #
-# The labelled messages are split. The teacher learns from `gold`, whose tickets people wrote ([*gold labels*](../book/glossary.md#gold-labels)). The others,
-# `held_out`, choose things in this chapter: when to stop, which labels to trust, how to train. What has chosen cannot judge, because it has picked what
-# looked best there, partly by luck. Only `tests` judges.
+# The labelled messages are split. The teacher learns from `gold`, whose tickets we take as right ([*gold labels*](../book/glossary.md#gold-labels); the data
+# card says how they were made). `held_out` is for choosing: when to stop, which labels to trust, how to train. A choice picks what looks best on these
+# messages, partly by luck, so results on them are too good. Conclusions come from `tests` only.
 #
-# The lowest third of the layers is *frozen*: it keeps the weights that it has. So it says the same about a message in every pass, and it reads each
-# message once. [Lee et al. 2019](https://arxiv.org/abs/1911.03090) found that a part of the layers is enough for many tasks.
+# The lowest third of the layers is [*frozen*](../book/glossary.md#frozen): its weights are not trained. What it computes for a message is then the same in
+# every pass, so we compute it once and keep it. [Lee et al. 2019](https://arxiv.org/abs/1911.03090) found that training a part of the layers is enough for
+# many tasks.
+#
+# Several times in each pass over the messages (an [*epoch*](../book/glossary.md#epoch)) the trainer computes the loss on `watched`, a part of `held_out`. When
+# it has not fallen twice in a row, the training ends, and the weights with the lowest loss are taken:
+# [*early stopping*](../book/glossary.md#early-stopping).
 
 # %%
+from slmops_lab.course import widgets
 from slmops_lab.training import frozen
 
 sections.begin("2.2")
@@ -160,13 +157,8 @@ if others is desk.test:
     print(
         "No labelled message is left to choose by, so the test messages do it: what they judge looks better than it is."
     )
-
-# %% [markdown]
-# Several times in each pass over the messages (an [*epoch*](../book/glossary.md#epoch)) the trainer looks at `watched`, a part of `held_out`. When the
-# loss there has not improved twice in a row, it stops and takes the best weights back: [*early stopping*](../book/glossary.md#early-stopping).
-
-# %%
 stop_guess = widgets.predict("After how many epochs is the loss on held-out messages lowest?", "epochs")
+
 
 # %%
 import math
@@ -176,11 +168,13 @@ from transformers import EarlyStoppingCallback
 
 from slmops_lab.training import trainer
 
-epochs = run.pick(full=3, quick=4)
-learning_rate = 2e-4
+teacher, _ = compression.add_phrases(base, base_tokenizer, pieces)  # untrained, also when this cell runs again
+epochs, learning_rate = run.pick(full=3, quick=4), 2e-4
 per_epoch = math.ceil(len(gold) / 4)  # steps: four messages in each
-looks = {"eval_steps": max(1, per_epoch // 3), "save_steps": max(1, per_epoch // 3), "save_only_model": True}
-looks |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+every = max(1, per_epoch // 2)
+how_to = {"num_train_epochs": epochs, "learning_rate": learning_rate, "seed": run.seed}
+how_to |= {"eval_steps": every, "save_steps": every, "save_only_model": True}
+how_to |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
 with frozen.upper(teacher, lower), tempfile.TemporaryDirectory() as checkpoints:
     history = trainer.train(
         teacher,
@@ -190,7 +184,7 @@ with frozen.upper(teacher, lower), tempfile.TemporaryDirectory() as checkpoints:
         held_out=lower.examples[len(gold) :],
         folder=checkpoints,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
-        **{"num_train_epochs": epochs, "learning_rate": learning_rate, "seed": run.seed, **looks},
+        **how_to,
     )
 
 # %%
@@ -200,28 +194,33 @@ watch = history.dropna(subset="held_out")
 best_step = int(watch.loc[watch["held_out"].idxmin(), "step"])
 stopped, epochs_taken = history["step"].max() / per_epoch, best_step / per_epoch
 stop_guess.answer(round(epochs_taken, 1))
-print(f"It trained for {stopped:.1f} epochs, {epochs} were allowed.")
-curves = {"gold": history.dropna(subset="loss"), "held-out": watch}
-series = {
-    name: (curve["step"] / per_epoch, curve["loss" if name == "gold" else "held_out"]) for name, curve in curves.items()
-}
+after_start = history[history["step"] >= per_epoch / 4].dropna(subset="loss")  # the steep beginning would hide the rest
+series = {"gold": (after_start["step"] / per_epoch, after_start["loss"])}
+series["held-out"] = (watch["step"] / per_epoch, watch["held_out"])
 plots.show(
     plots.lines(series, "epochs", "loss per answer token (nats)"),
-    takeaway=f"The loss on held-out messages is lowest after {epochs_taken:.1f} epochs, where the weights are taken from",
-    alt=f"Two curves over {stopped:.1f} epochs: the loss on the gold messages, and on held-out messages, where it is lowest at {epochs_taken:.1f}.",
+    takeaway=f"On held-out messages the loss is lowest after {epochs_taken:.1f} epochs: the weights of that moment stay",
+    alt=f"Two curves from a quarter of the first epoch to epoch {stopped:.1f}: the loss on the gold messages, and on held-out messages, "
+    f"where it is lowest at {epochs_taken:.1f}.",
 )
+end = "rose or stayed the same afterwards" if best_step < watch["step"].max() else "was still falling at the end"
+print(f"{epochs} epochs were allowed, {stopped:.1f} were trained. The held-out loss {end}.")
 
 # %% [markdown]
+# The training stops by the loss. What counts is exact match, which goes on rising for a while when the loss no longer falls, so this rule stops a little early
+# rather than late. (The learning rate falls to zero over the epochs that are allowed, which flattens the end of the curves as well.)
+#
 # ## 2.3 Measure the teacher before it teaches
 #
-# *You compare the teacher with two cheap rivals, read its mistakes, and find out whether it knows when it is wrong.*
+# *You compare the teacher with two cheap rivals, read its mistakes, and find out whether its confidence tells right from wrong.*
 #
-# A student copies its teacher's mistakes, too. So the teacher first answers the test messages, which it has never seen. From here on it only reads and
-# writes, and for that 16-bit numbers are enough where the processor computes with them.
+# A student copies its teacher's mistakes, too. So the teacher first answers the test messages, which it has never seen. To read and write it computes with
+# 16-bit numbers where the processor is fast with them, and so does the student in every comparison.
 
 # %%
 import copy
 
+import numpy
 import torch
 
 from slmops_lab.evaluation import generation, intervals, scoring
@@ -260,22 +259,23 @@ words = teachers.WordCounter(gold, name="counting words")
 pairs = teachers.WordCounter(gold, pairs=True, name="counting word pairs")
 exact = {}
 for rival in (words, pairs):
-    counted = [said.text for said in rival.ask(desk.task, texts)]
-    exact[rival.name] = scoring.score(desk.task, tests, counted).rows["exact"]
+    answers = [one.text for one in rival.ask(desk.task, texts)]
+    exact[rival.name] = scoring.score(desk.task, tests, answers).rows["exact"]
 exact["teacher"] = teacher_scores.rows["exact"]
 leads = {rival.name: ahead(exact["teacher"], exact[rival.name]) for rival in (words, pairs)}
 closest = min(leads, key=lambda name: leads[name]["points"])
 lead = leads[closest]
 plots.show(
     plots.shares(exact),
-    takeaway=f"The teacher is right {lead['points']:.0f} points more often than {closest}",
+    takeaway=f"The teacher {'beats' if lead['low'] > 0 else 'does not clearly beat'} {closest}: {lead['points']:+.0f} points",
     alt="Bars with intervals: exact match on the test messages of counting words, counting word pairs, and the tuned teacher.",
 )
 print(f"Message by message: {in_words(lead)}.")
 print("It is worth copying." if lead["low"] > 0 else "It does not clearly beat counting: label more messages first.")
 
 # %% [markdown]
-# A number does not say what goes wrong. Read five of its mistakes. In which of them would you have decided as the teacher did?
+# A number does not say what goes wrong. Here are up to five of its mistakes. In which of them would you have decided as the teacher did? (The labelling guide
+# is printed in 1.1.)
 
 # %%
 wrong = [i for i, right in enumerate(teacher_scores.rows["exact"]) if not right][:5]
@@ -287,45 +287,44 @@ for i in wrong:
 # frequent one.
 
 # %%
-field = next(iter(desk.task.fields))  # the first one: in support_desk, what the customer wants
+listed = [name for name, kind in desk.task.fields.items() if getattr(kind, "values", None)]
+field = (listed or list(desk.task.fields))[0]  # in support_desk: what the customer wants
 teacher_pairs = scoring.outcomes(field, tests, teacher_scores.readings)
 f1 = intervals.macro_f1(teacher_pairs, run.seed)
 print(f"macro-F1 of {field}: {f1['f1']:.3f} (95 % interval {f1['low']:.3f} to {f1['high']:.3f})")
 scoring.confusions(teacher_pairs)
 
-# %% [markdown]
-# The training took a while, so its result is saved at once, with a *manifest* that says what it was made from and how good it was.
-
 # %%
 from slmops_lab.course import artifacts
 
-how = {"learning_rate": learning_rate, "epochs": round(epochs_taken, 2), "examples": len(gold), "frozen layers": still}
-marks = {"exact_match": teacher_scores.exact, "n": len(tests)}
-with artifacts.save(run, "teacher", settings=how, metrics=marks) as folder:
+facts = {
+    "learning_rate": learning_rate,
+    "epochs": round(epochs_taken, 2),
+    "examples": len(gold),
+    "frozen layers": still,
+}
+grades = {"exact_match": teacher_scores.exact, "n": len(tests)}
+with artifacts.save(run, "teacher", settings=facts, metrics=grades) as folder:  # with a manifest of how it was made
     teacher.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     teacher_scores.save(folder / "test_scores.json")
 artifacts.manifest(run, "teacher")["metrics"]
 
 # %% [markdown]
-# ### Does it know when it is wrong?
+# ### Does its confidence tell right from wrong?
 #
 # For each answer we know the probability that the model gave to it, which is called its [*confidence*](../book/glossary.md#confidence). If the model is
 # [*calibrated*](../book/glossary.md#calibrated), it is right in 70 of 100 messages in which its confidence is about 0.7.
 
 # %%
 sure = [math.exp(log_prob) for log_prob in log_probs]
-fifths = pandas.qcut(pandas.Series(sure).rank(method="first"), 5, labels=False)
-confident = pandas.DataFrame({"sure": sure, "right": teacher_scores.rows["exact"], "fifth": fifths})
-points = [
-    (part["sure"].mean(), *intervals.proportion(part["right"]).values()) for _, part in confident.groupby("fifth")
-]
+confident = pandas.DataFrame({"sure": sure, "right": teacher_scores.rows["exact"]}).sort_values("sure")
+groups = [part for part in numpy.array_split(confident, 5) if len(part)]
+points = [(part["sure"].mean(), *intervals.proportion(part["right"]).values()) for part in groups]
 off = float(confident["sure"].mean() - confident["right"].mean())
 plots.show(
     plots.calibration(points),
-    takeaway="Where the teacher is surer, it is more often right"
-    if points[-1][1] > points[0][1]
-    else "How sure the teacher is says little about whether it is right",
+    takeaway=f"The least sure fifth is right in {100 * points[0][1]:.0f} %, the surest fifth in {100 * points[-1][1]:.0f} %",
     alt="Five points with intervals, a fifth of the test messages each: share of right answers against mean confidence, beside the "
     "diagonal of perfect calibration.",
 )
@@ -333,23 +332,21 @@ print(
     f"On average its confidence is {100 * abs(off):.0f} points {'above' if off > 0 else 'below'} its share of right answers."
 )
 
-# %% tags=["nbval-check-output"]
-print("the surest fifth is right more often than the least sure one:", points[-1][1] > points[0][1])
-
 # %% [markdown]
-# So the confidence is good for sorting messages, and not good enough to be read as a share of right answers. We use it twice: to choose labels, and, token
-# by token, as something to learn from.
+# If the points rise from left to right, the confidence is good for sorting messages, even where it cannot be read as a share of right answers. We use it
+# twice: to choose labels, and, token by token, as something to learn from.
 #
 # ## 2.4 Label the pool
 #
 # *You compare rules that decide which labels to trust, label messages, and count how many of these labels are right.*
 #
-# Labels are expensive and messages are not: every desk has an archive. Ours is the [*pool*](../book/glossary.md#pool). The teacher writes a ticket for each of
-# its messages, a [*pseudo-label*](../book/glossary.md#pseudo-label).
+# To label a message takes somebody's time. Messages without labels are there in any case: ours are the [*pool*](../book/glossary.md#pool). The teacher writes a
+# ticket for each of them, a [*pseudo-label*](../book/glossary.md#pseudo-label).
 #
-# It need not be our teacher. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address labels
-# instead: a larger one in the cloud, or one on the machine next door. And it need not be alone: a second, weaker labeller can tell where the first one is
-# probably wrong. We have two that cost nothing, the counters. All three label messages whose tickets are known.
+# Another model can label instead. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address labels
+# in place of ours: a larger one in the cloud, or one on the machine next door. (Then the held-out messages and the pool leave this machine, and each of them
+# costs money, once.) Several labellers can be combined: where a weaker one disagrees, the first one is wrong more often. We use the two counters, which cost
+# nothing. All three answer held-out messages, whose tickets are known.
 
 # %%
 sections.begin("2.4")
@@ -359,12 +356,16 @@ told = [one.ask(desk.task, [record["text"] for record in held_out]) for one in (
 print(f"{labeller.name}, {pairs.name} and {words.name} answered {len(held_out)} messages")
 
 # %% [markdown]
-# A rule takes the three answers to a message and returns one of them, or none. Three such rules:
+# A rule takes the three answers to a message and says which of them becomes the label. It may also leave the message out. That is cheap where the pool is
+# large, but it keeps the easy messages, from which there is less to learn. Voting keeps every message, but two weak labellers can outvote a strong one.
 
 # %%
 from collections import Counter
+from dataclasses import replace
 
-none = teachers.Said(None, problem="left out by the rule")
+
+def leave(said):  # no label
+    return replace(said, problem="left out by the rule")
 
 
 def answer_in(said):  # None where it cannot be read
@@ -372,63 +373,59 @@ def answer_in(said):  # None where it cannot be read
 
 
 def if_sure(one, *others):
-    return one if (one.confidence or 0) >= 0.5 else none  # not every endpoint tells its confidence
+    return one if (one.confidence or 0) >= 0.5 else leave(one)  # not every endpoint tells its confidence
 
 
 def if_agreed(one, other, third):
-    return one if answer_in(one) in (answer_in(other), answer_in(third)) else none
+    return one if answer_in(one) in (answer_in(other), answer_in(third)) else leave(one)
 
 
+# %%
 def vote(*three):  # field by field; where all three differ, the first decides
     answers = [answer_in(one) for one in three if answer_in(one)]
     if not answers:
-        return none
+        return leave(three[0])
     most = {name: Counter(answer[name] for answer in answers).most_common(1)[0][0] for name in answers[0]}
     return teachers.Said(desk.task.write(most))
 
 
 rules = {"all it says": lambda one, *others: one, "if it is sure": if_sure}
 rules |= {"if a counter agrees": if_agreed, "vote of all three": vote}
-
-# %%
 label_guess = widgets.predict("Which rule gives the cleanest labels?", list(rules))
 
 
 # %%
 def judged(rule):  # of the labels that a rule keeps: which are right?
-    chosen = [(rule(*three).text or "", record) for *three, record in zip(*told, held_out, strict=True)]
-    scores = scoring.score(desk.task, [record for _, record in chosen], [text for text, _ in chosen])
+    chosen = [rule(*three) for three in zip(*told, strict=True)]
+    scores = scoring.score(desk.task, held_out, ["" if one.problem else one.text for one in chosen])
     return scores.rows["exact"][scores.rows["valid"]]
 
 
 right = {name: judged(rule) for name, rule in rules.items()}
 clean = {name: intervals.proportion(rows) for name, rows in right.items()}
-label_guess.answer(max(clean, key=lambda name: clean[name]["share"]))
-named = {f"{name} (keeps {100 * len(right[name]) / len(held_out):.0f} %)": ends for name, ends in clean.items()}
-ends = [{name: 100 * end[key] for name, end in named.items()} for key in ("share", "low", "high")]
+measured = [name for name in rules if len(right[name])]
+cleanest = max(measured, key=lambda name: clean[name]["share"])
+label_guess.answer(cleanest)
+named = {
+    f"{name} (keeps {100 * len(right[name]) / len(held_out):.0f} %)": 100 * pandas.Series(clean[name])
+    for name in measured
+}
+ends = pandas.DataFrame(named).T
 plots.show(
-    plots.dots(ends[0], "right labels among those kept, in % (line: 95 % interval)", ends[1], ends[2]),
-    takeaway="Rules that leave messages out give cleaner labels"
-    if clean["if it is sure"]["share"] > clean["all it says"]["share"]
-    else "Leaving messages out did not make the labels cleaner here",
+    plots.dots(ends["share"], "right labels among those kept, in % (line: 95 % interval)", ends["low"], ends["high"]),
+    takeaway=f"Cleanest labels: {cleanest}, {100 * clean[cleanest]['share']:.0f} % right",
     alt="Points with intervals: for each rule the share of right labels among those that it keeps, on held-out messages.",
 )
-
-# %% [markdown]
-# A rule that leaves messages out is cheap where the pool is large, but it keeps the easy messages, from which there is less to learn. Voting keeps every
-# message; two weak labellers can outvote a strong one, though. We take the rule with the cleanest labels among those that keep at least half of the messages.
-
-# %%
-enough = [name for name in rules if len(right[name]) >= len(held_out) / 2] or ["all it says"]
+enough = [name for name in measured if len(right[name]) >= len(held_out) / 2] or ["all it says"]
 rule = max(enough, key=lambda name: clean[name]["share"])
-print("The rule is:", rule)
+print(f"The cleanest of those that keep at least half of the messages labels the pool: {rule}.")
 
 # %% [markdown]
 # ### Exercise 2.2: a rule of your own
 #
-# Write `my_rule(one, other, third)`: it gets what the teacher and the two counters said, and returns one of them or `none`. The labels that it keeps should be
-# right at least 5 points more often than all that the teacher says, and it should keep at least half of the messages. You may use the functions above, and
-# the `confidence` of each.
+# Write `my_rule(one, other, third)`: it gets what the teacher and the two counters said, and returns one of them, or `leave(one)`. It should keep at least half
+# of the messages. The labels that it keeps should be right at least 5 points more often than all that the teacher says (or by a third of its mistakes, where
+# that is less). You may use the functions above, and the `confidence` of each.
 
 # %% tags=["exercise"]
 my_rule = ...
@@ -438,8 +435,8 @@ bar = clean["all it says"]["share"] + min(0.05, (1 - clean["all it says"]["share
 check(
     "2.2",
     my_rule,
-    lambda f: len(judged(f)) >= len(held_out) / 2 and judged(f).mean() >= bar,
-    hint=f"Leave out where something speaks against the teacher. At least {len(held_out) // 2} messages have to stay, {100 * bar:.1f} % of them right.",
+    lambda f: len(judged(f)) >= len(held_out) / 2 and judged(f).mean() > bar - 1e-9,  # a float may miss by a hair
+    hint=f"Leave out where something speaks against the teacher. At least {(len(held_out) + 1) // 2} messages have to stay, {100 * bar:.1f} % of them right.",
     why="It chose on held-out messages, so on others it will be a little less clean. The pool will tell.",
 )
 
@@ -449,44 +446,39 @@ check(
 # ```python
 # def my_rule(one, other, third):
 #     doubtful = (one.confidence or 0) < 0.5 and answer_in(one) not in (answer_in(other), answer_in(third))
-#     return none if doubtful or not answer_in(one) else one
+#     return leave(one) if doubtful or not answer_in(one) else one
 # ```
 # </details>
 #
 # ### Label, and check
 #
-# Now the pool. Besides the rule, every ticket has to be valid JSON with known values, and an order number has to stand in the message.
+# Besides the rule, every ticket has to be valid JSON with known values, and an order number has to stand in the message. Usually nobody knows how many
+# pseudo-labels are right. For this course the tickets of the pool are known and kept apart in `pool_gold.jsonl`. They train and choose nothing. They only say
+# what the rule was worth. (The pool's messages are easier than real ones, so take these shares for a little too high.)
 
 # %%
+import json
+
 from slmops_lab.training import distillation
 
 panel = teachers.Panel([labeller, pairs, words], rules[rule], name=rule)
 pool = desk.pool[: run.pick(full=pool_messages, quick=64)]
 labels = distillation.label(panel, desk.task, pool) if pool else []
 print(f"{rule}: {len(pool)} of {len(desk.pool)} messages", "" if labeller is ours else labeller.usage)
-print(pandas.Series([one.problem or "kept" for one in labels]).value_counts().to_string())
 pseudo = [{"text": one.text, "answer": one.answer} for one in labels if one.problem is None]
-
-# %% [markdown]
-# Usually nobody knows how many pseudo-labels are right. For this course the tickets of the pool are known and kept apart in `pool_gold.jsonl`. Nothing is ever
-# trained or chosen with them. They say what the rule was worth:
+refused = [one for one in labels if one.problem]
+for one in refused[:3]:
+    print(f"{one.problem}:\n   {one.text}\n   {one.said}")
 
 # %%
-import json
-
-truth_file = run.dataset / "pool_gold.jsonl"
-lines = truth_file.read_text(encoding="utf-8").splitlines() if truth_file.is_file() else []
+file = run.dataset / "pool_gold.jsonl"
+lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 truth = {record["id"]: record["answer"] for record in map(json.loads, lines)}
-for name, some in {
-    "kept": [one for one in labels if one.problem is None],
-    "left out": [one for one in labels if one.problem and one.said],
-}.items():
-    hits = [desk.task.read(one.said).answer == truth[one.id] for one in some if one.id in truth]
+for name, some in {"kept": [one for one in labels if not one.problem], "left out": refused}.items():
+    hits = [desk.task.read(one.said or "").answer == truth[one.id] for one in some if one.id in truth]
     if hits:
-        share = intervals.proportion(hits)
-        print(
-            f"{name}: {len(hits)} labels, {100 * share['share']:.1f} % right ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
-        )
+        low_end, share, high_end = (100 * intervals.proportion(hits)[key] for key in ("low", "share", "high"))
+        print(f"{name}: {len(hits)} labels, {share:.1f} % right (95 % interval {low_end:.1f} to {high_end:.1f})")
 if not truth:
     print("This data set has no pool_gold.jsonl: how many of the labels are right is not known.")
 
@@ -986,7 +978,7 @@ check(
         sum(mine["nats"]) / len(judges) < bar
         and mine["seconds"] < 60
         and mine["model"].config.num_hidden_layers <= len(keep)
-        and all(mine is not one for one in [*trials.values(), *settings_tried.values(), *students.values()])
+        and all(mine["model"] is not one["model"] for one in {**trials, **settings_tried, **students}.values())
         and all(any(torch.equal(a, b) for b in first_weights(untrained)) for a in first_weights(mine["start"]))
     ),
     hint=f"The bar is {bar:.2f} nats. The trials saw {len(trial)} messages once; there are {len(mixed)}.",
@@ -1372,12 +1364,12 @@ frontier = ...
 
 # %% tags=["check"]
 made_up = pandas.DataFrame(
-    {"model files, MB": [9, 5, 5, 3, 9], "exact match, %": [80.0, 80.0, 70.0, 60.0, None]}, index=list("abcde")
+    {"model files, MB": [9, 5, 5, 3, 3, 1], "exact match, %": [80, 80, 70, 60, 60, None]}, index=list("abcdef")
 )
 check(
     "2.5",
     frontier,
-    lambda f: set(f(made_up)) == {"b", "d"} and deployed in systems and set(f(speed)) <= set(results),
+    lambda f: set(f(made_up)) == {"b", "d", "e"} and set(f(speed)) <= set(results),  # d and e are alike
     hint="For each row, look for a row that is no worse in both columns and better in one. Names of rows for which there is none stay.",
     why="Everything else can be dropped: another system offers more for less, or as much for less.",
 )

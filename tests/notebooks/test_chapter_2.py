@@ -105,24 +105,16 @@ def systems():
         index=["teacher", "runtime", "vocabulary", "student, 4 bits", "teacher, 4 bits"],
     )
     results = dict.fromkeys(speed["exact match, %"].dropna().index)
-    return {"speed": speed, "results": results, "deployed": "student, 4 bits", "systems": dict.fromkeys(speed.index)}
-
-
-def scores(marks):
-    return SimpleNamespace(rows=pandas.DataFrame({"exact": [mark == "+" for mark in marks]}))
+    return {"speed": speed, "results": results}
 
 
 def stand_ins():
     """Names that the chapter has assigned where an exercise begins."""
-    student, teacher = scores("++-+--+-+"), scores("+-++-+++-")
     known = {
         **{"Counter": Counter, "kl_div": kl_div, "numpy": numpy, "pandas": pandas, "torch": torch},
         **{"encoding": encoding, "scoring": scoring, "teachers": teachers},
         # one token stands in the prompt and in the answer
         "example": {"input_ids": [5, 6, 3, 9, 6, 2], "labels": [*[encoding.IGNORE] * 3, 9, 6, 2]},
-        "student_scores": student,
-        "teacher_scores": teacher,
-        "split": intervals.paired_test(student.rows["exact"], teacher.rows["exact"]),
         **labelling(),
         **training(),
         **systems(),
@@ -135,8 +127,8 @@ CHAPTER = Chapter("02_distillation", stand_ins)
 passes = CHAPTER.passes
 
 
-def test_there_are_six():
-    assert CHAPTER.names == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"] and set(WRONG) == set(CHAPTER.names)
+def test_there_are_five():
+    assert CHAPTER.names == ["2.1", "2.2", "2.3", "2.4", "2.5"] and set(WRONG) == set(CHAPTER.names)
 
 
 @pytest.mark.parametrize("name", CHAPTER.names)
@@ -211,13 +203,6 @@ RIGHT = {
         "my_student = learned('mine', mixed, None, compression.keep_layers(untrained, [0, 1, 3]), max_steps=24)",
     ],
     "2.5": [
-        "won = lambda student, teacher: (student & ~teacher).sum()",
-        "won = lambda student, teacher: (student > teacher).sum()",
-        "won = lambda student, teacher: len(student[student & ~teacher])",
-        "won = lambda student, teacher: sum(a and not b for a, b in zip(student, teacher))",
-        "won = lambda student, teacher: (torch.tensor(student.values) & ~torch.tensor(teacher.values)).sum()",
-    ],
-    "2.6": [
         FRONTIER,
         FRONTIER.replace("table.index[~numpy.array(lost)]", "tuple(table.index[~numpy.array(lost)])"),
         FRONTIER.replace("table.index[~numpy.array(lost)]", "set(table.index[~numpy.array(lost)])"),
@@ -299,23 +284,6 @@ WRONG = {
         "my_student = [learned('mine', mixed, None, max_steps=24)]",
     ],
     "2.5": [
-        "won = lambda student, teacher: (~student & teacher).sum()",
-        "won = lambda student, teacher: (student & teacher).sum()",
-        "won = lambda student, teacher: (student | ~teacher).sum()",
-        "won = lambda student, teacher: (student != teacher).sum()",
-        "won = lambda student, teacher: (~teacher).sum()",
-        "won = lambda student, teacher: teacher.sum()",
-        "won = lambda student, teacher: student.sum()",
-        "won = lambda student, teacher: student.sum() - teacher.sum()",
-        "won = lambda student, teacher: (student & ~teacher).mean()",
-        "won = lambda student, teacher: len(student & ~teacher)",
-        "won = lambda student, teacher: student & ~teacher",
-        "won = lambda student, teacher: (student and not teacher).sum()",
-        "won = lambda teacher, student: (student & ~teacher).sum()",
-        "won = lambda student, teacher: split['only_ours']",
-        "won = split['only_theirs']",
-    ],
-    "2.6": [
         FRONTIER.replace(LOST, "size[b] < size[a] and hits[b] > hits[a]"),
         FRONTIER.replace(LOST, "size[b] < size[a] or hits[b] > hits[a]"),
         FRONTIER.replace(LOST, "size[b] < size[a]"),
