@@ -175,17 +175,10 @@ every = max(1, per_epoch // 2)
 how_to = {"num_train_epochs": epochs, "learning_rate": learning_rate, "seed": run.seed}
 how_to |= {"eval_steps": every, "save_steps": every, "save_only_model": True}
 how_to |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
-with frozen.upper(teacher, lower), tempfile.TemporaryDirectory() as checkpoints:
-    history = trainer.train(
-        teacher,
-        tokenizer,
-        lower.examples[: len(gold)],
-        "teacher",
-        held_out=lower.examples[len(gold) :],
-        folder=checkpoints,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
-        **how_to,
-    )
+how_to |= {"held_out": lower.examples[len(gold) :], "callbacks": [EarlyStoppingCallback(early_stopping_patience=2)]}
+with frozen.upper(teacher, lower), tempfile.TemporaryDirectory() as folder:
+    learn_from = lower.examples[: len(gold)]
+    history = trainer.train(teacher, tokenizer, learn_from, "teacher", folder=folder, **how_to)
 
 # %%
 from slmops_lab.course import plots
@@ -406,11 +399,8 @@ clean = {name: intervals.proportion(rows) for name, rows in right.items()}
 measured = [name for name in rules if len(right[name])]
 cleanest = max(measured, key=lambda name: clean[name]["share"])
 label_guess.answer(cleanest)
-named = {
-    f"{name} (keeps {100 * len(right[name]) / len(held_out):.0f} %)": 100 * pandas.Series(clean[name])
-    for name in measured
-}
-ends = pandas.DataFrame(named).T
+named = {f"{name} (keeps {100 * len(right[name]) / len(held_out):.0f} %)": clean[name] for name in measured}
+ends = 100 * pandas.DataFrame(named).T
 plots.show(
     plots.dots(ends["share"], "right labels among those kept, in % (line: 95 % interval)", ends["low"], ends["high"]),
     takeaway=f"Cleanest labels: {cleanest}, {100 * clean[cleanest]['share']:.0f} % right",

@@ -131,6 +131,7 @@ def _model_hash(model, depth):
     body = encoding.decoder(model).model
     config = {k: v for k, v in body.config.to_dict().items() if isinstance(v, int | float | dict | list)}
     config.pop("num_hidden_layers", None)
+    config["layer_types"] = config.get("layer_types", [])[:depth]  # of some models: one for each layer
     parts = [
         body.embed_tokens.weight,
         *(p for layer in body.layers[:depth] for _, p in sorted(layer.named_parameters())),
