@@ -8,6 +8,10 @@ in ms per message: a table of the steps of each way, then, message by message in
 as they were made before (all logits, a new generator for each message, a step for each token) and as `generate` makes
 them, their ratio, and the share of the limit that the memory's bandwidth sets for decoding. An answer that
 nothing guides ends after 24 tokens, as many as a right one has. Nothing else should run on the machine.
+
+Once measured (2 cores, AVX2), ms per message: an answer by the schema 251 as it was, 156 now (0.64); by a grammar 249
+and 174 (0.66); free 244 and 213 (0.86; with the prefix kept, by hand, 163). Of the 251 were reading 123, decoding 123;
+of the 117 by hand with all shortcuts reading 46, decoding 70.
 """
 
 import argparse

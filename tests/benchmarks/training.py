@@ -10,10 +10,10 @@ products would take at that speed, divided by its time. Printed are medians. Not
 
 Seconds a lesson on 89 tokens (75 with phrases), full tuning of the base first:
     processor with bf16 (AVX512): former trainer 0.468; limit 0.142
-    processor without (AVX2), medians of three, up to 600 MB of activations kept: former trainer 1.50, SFTTrainer 1.74,
-        this one 1.36, with phrases 0.99 and its upper 20 layers 0.60; limit 0.59, with phrases 0.48. LoRA: former 1.43,
-        15 upper layers with phrases 0.44. Ten layers: former 0.52, this one 0.43, with phrases 0.37.
-        With up to 1,200 MB kept, full tuning took 0.93 instead of 1.16 (one run of each, 48 lessons).
+    processor without (AVX2, 99 GFLOP/s), medians of three, in brackets the share of the limit: former trainer 1.48
+        (40 %), SFTTrainer 1.70 (35 %), this one 1.12 (53 %), with phrases 0.98 (49 %) and its upper 20 layers 0.65
+        (50 %). LoRA: former 1.39 (29 %), this one 1.00 (41 %), 15 upper layers with phrases 0.44 (38 %). Ten layers:
+        former 0.55 (39 %), this one 0.41 (53 %), with phrases 0.40 (42 %). The limit is 0.60 for full tuning.
 """
 
 import argparse
