@@ -312,7 +312,7 @@ artifacts.manifest(run, "teacher")["metrics"]
 # %%
 sure = [math.exp(log_prob) for log_prob in log_probs]
 confident = pandas.DataFrame({"sure": sure, "right": teacher_scores.rows["exact"]}).sort_values("sure")
-groups = [part for part in numpy.array_split(confident, 5) if len(part)]
+groups = [confident.iloc[some] for some in numpy.array_split(range(len(confident)), 5) if len(some)]
 points = [(part["sure"].mean(), *intervals.proportion(part["right"]).values()) for part in groups]
 off = float(confident["sure"].mean() - confident["right"].mean())
 plots.show(

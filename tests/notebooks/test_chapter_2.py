@@ -5,6 +5,7 @@ trained and no model is loaded.
 """
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy
@@ -46,7 +47,6 @@ def labelling():
         "held_out": [{"text": "?", "answer": {"intent": "refund"}} for _ in rows],
         "told": [of(0), of(1), of(2)],
         "clean": {"all it says": intervals.proportion([said[0] == "R" for _, said in rows])},
-        "none": teachers.Said(None, problem="left out by the rule"),
     }
 
 
@@ -111,15 +111,15 @@ def systems():
 def stand_ins():
     """Names that the chapter has assigned where an exercise begins."""
     known = {
-        **{"Counter": Counter, "kl_div": kl_div, "numpy": numpy, "pandas": pandas, "torch": torch},
+        **{"Counter": Counter, "replace": replace, "kl_div": kl_div, "numpy": numpy, "pandas": pandas, "torch": torch},
         **{"encoding": encoding, "scoring": scoring, "teachers": teachers},
         # one token stands in the prompt and in the answer
-        "example": {"input_ids": [5, 6, 3, 9, 6, 2], "labels": [*[encoding.IGNORE] * 3, 9, 6, 2]},
+        "example": {"input_ids": [5, 6, 3, 4, 9, 6, 2], "labels": [*[encoding.IGNORE] * 4, 9, 6, 2]},
         **labelling(),
         **training(),
         **systems(),
     }
-    exec(CHAPTER.functions("answer_in", "if_sure", "if_agreed", "vote", "judged", "soft_loss"), known)
+    exec(CHAPTER.functions("leave", "answer_in", "if_sure", "if_agreed", "vote", "judged", "soft_loss"), known)
     return known
 
 
@@ -186,9 +186,9 @@ RIGHT = {
         "labels_of = lambda prompt, answer: torch.tensor([encoding.IGNORE] * len(prompt) + answer)",
     ],
     "2.2": [
-        "my_rule = lambda one, other, third: one if answer_in(one) == answer_in(other) else none",
+        "my_rule = lambda one, other, third: one if answer_in(one) == answer_in(other) else leave(one)",
         "my_rule = lambda one, other, third: if_agreed(one, other, third) if one.confidence < 0.5 else one",
-        "my_rule = lambda one, other, third: one if one == other == third else none",  # half of them, no message more
+        "my_rule = lambda one, other, third: one if one == other == third else leave(one)",  # 10, a half
         "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else other",  # 5 points, not a hair more
     ],
     "2.3": [
@@ -228,18 +228,18 @@ WRONG = {
     ],
     "2.2": [
         "my_rule = lambda one, other, third: one",
-        "my_rule = lambda one, other, third: none",
+        "my_rule = lambda one, other, third: leave(one)",
         "my_rule = lambda one, other, third: other",
         "my_rule = lambda one, other, third: third",
         "my_rule = vote",
-        "my_rule = lambda one, other, third: one if one.confidence > 0.95 else none",  # a tenth of them
-        "my_rule = lambda one, other, third: one if one == other == third and one.confidence > 0.75 else none",  # 9
-        "my_rule = lambda one, other, third: none if one.confidence >= 0.5 else one",
+        "my_rule = lambda one, other, third: one if one.confidence > 0.95 else leave(one)",  # a tenth of them
+        "my_rule = lambda one, other, third: one if one == other == third and one.confidence > 0.8 else leave(one)",
+        "my_rule = lambda one, other, third: leave(one) if one.confidence >= 0.5 else one",
         "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else third",
-        "my_rule = lambda one, other, third: none if answer_in(one) == answer_in(other) else one",
-        "my_rule = lambda one, other, third: one if answer_in(one) else none",  # every answer can be read
+        "my_rule = lambda one, other, third: leave(one) if answer_in(one) == answer_in(other) else one",
+        "my_rule = lambda one, other, third: one if answer_in(one) else leave(one)",  # every answer can be read
         "my_rule = lambda one, other, third: one if one.confidence >= 0.5 else None",
-        "my_rule = lambda one, other, third: one.text if one.confidence >= 0.5 else none",
+        "my_rule = lambda one, other, third: one.text if one.confidence >= 0.5 else leave(one)",
         "my_rule = lambda one, other, third: one.confidence >= 0.5",
         "my_rule = 'if a counter agrees'",
     ],
@@ -259,7 +259,7 @@ WRONG = {
         BETWEEN.replace("rows.mean()", "rows.mean() / numpy.log(2)"),  # bits
         BETWEEN.replace("rows.mean()", "-rows.mean()"),
         BETWEEN.replace("rows.mean()", "rows"),
-        KL_DIV.replace("batchmean", "mean"),
+        KL_DIV.replace("batchmean", "sum"),
         KL_DIV.replace(".log()", ""),
         SCIPY.replace(" ** 2", ""),
         "between = 0.165",
