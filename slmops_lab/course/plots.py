@@ -145,7 +145,7 @@ def calibration(points, xlabel="mean confidence in %", ylabel="right in % (line:
 
     points: (mean confidence, share, low, high) of each group of answers, all from 0 to 1.
     """
-    figure, axis = pyplot.subplots(figsize=(4.6, 4))
+    figure, axis = pyplot.subplots(figsize=(6, 4))
     axis.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1, label="perfect calibration")
     percent = [[100 * value for value in column] for column in zip(*points, strict=True)]
     axis.vlines(percent[0], percent[2], percent[3], color=COLOURS[0], linewidth=1.5)
