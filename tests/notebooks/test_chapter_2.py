@@ -72,9 +72,10 @@ def training():
     def learned(label, examples, loss, start=untrained, max_steps=12, **how):
         lower, upper = start.model.layers[:2], start.model.layers[2:]
         pupil = model([*lower, *(layer() for _ in upper)])  # the lower ones are frozen
-        return {"model": pupil, "start": start, "nats": [24 / max_steps] * 4, "seconds": float(max_steps)}
+        measured = {"nats": [24 / max_steps] * 4, "seconds": float(max_steps)}
+        return {"model": pupil, "start": start, "examples": examples, **measured}
 
-    trials = {name: learned(name, [], None) for name in ("text", "all three")}
+    trials = {name: {"nats": [2.0] * 4, "seconds": 12.0} for name in ("text", "all three")}  # without their models
     return {
         "small_teacher": small_teacher,
         "untrained": untrained,
@@ -86,11 +87,11 @@ def training():
         "ways": {"text": {}, "all three": {"hidden": 2.0}},
         "way": "all three",
         "trials": trials,
-        "settings_tried": {"as it was": trials["all three"], "batches of 8": learned("batches of 8", [], None)},
+        "settings_tried": {"as it was": trials["all three"], "batches of 8": trials["text"]},
         "students": {"gold alone": learned("gold alone", [], None, max_steps=48)},
-        "trial": ["an example"] * 2,
-        "mixed": ["an example"] * 8,
-        "judges": ["an example"] * 4,
+        "trial": [{"input_ids": [1]}] * 2,
+        "mixed": [{"input_ids": [1]} for _ in range(8)],
+        "judges": [{"input_ids": [1]} for _ in range(4)],  # they may look like one of the others
     }
 
 
@@ -266,7 +267,7 @@ WRONG = {
     ],
     "2.4": [
         "my_student = trials['all three']",
-        "my_student = dict(trials['all three'])",
+        "my_student = {**students['gold alone'], **trials['all three']}",
         "my_student = settings_tried['batches of 8']",
         "my_student = students['gold alone']",
         "my_student = {**students['gold alone'], 'start': untrained}",
@@ -277,7 +278,8 @@ WRONG = {
         "my_student = learned('mine', mixed, None, small_teacher, max_steps=24)",
         "my_student = learned('mine', mixed, None, compression.keep_layers(untrained, [0, 1, 2, 2, 3]), max_steps=24)",
         "my_student = learned('mine', mixed, None, compression.keep_layers(small_teacher, [0, 2, 4]), max_steps=24)",
-        "my_student = learned('mine', mixed, None, trials['all three']['model'], max_steps=24)",
+        "my_student = learned('mine', judges, None, max_steps=24)",
+        "my_student = learned('mine', [*mixed, judges[0]], None, max_steps=24)",
         "my_student = learned('mine', mixed, None, students['gold alone']['model'], max_steps=24)",
         "my_student = learned('mine', mixed, None, max_steps=24)['model']",
         "my_student = learned('mine', mixed, None, max_steps=24)['nats']",
