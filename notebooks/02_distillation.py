@@ -444,7 +444,7 @@ check(
 #
 # Besides the rule, every ticket has to be valid JSON with known values, and an order number has to stand in the message. Usually nobody knows how many
 # pseudo-labels are right. For this course the tickets of the pool are known and kept apart in `pool_gold.jsonl`. They train and choose nothing. They only say
-# what the rule was worth. (The pool's messages are easier than real ones, so take these shares for a little too high.)
+# what the rule was worth.
 
 # %%
 import json
