@@ -30,9 +30,7 @@ from slmops_lab.task import data
 from slmops_lab.training import base_model, compression
 
 TOKENS = 24
-BLOCK = (
-    11  # messages in a row by one way, the first of which warms up: no deployed model shares the caches with another
-)
+BLOCK = 11  # messages in a row by one way, the first warms up: no deployed model shares the processor's caches
 
 
 def student(scratch):
