@@ -101,7 +101,6 @@ def prepared(model, tokenizer, task, records, how):
 def by_the_course(model, tokenizer, lessons, depth=0, batch=BATCH, **_):
     """Seconds of one pass; the states of frozen layers are there already, as in a second trial."""
     usual = {"num_train_epochs": 1, "per_device_train_batch_size": batch, "label": None}
-    usual["train_embeddings"] = False
     if not depth:
         return trainer.train(model, tokenizer, lessons, **usual).attrs["seconds"]
     lower = frozen.read(model, tokenizer, lessons, depth)

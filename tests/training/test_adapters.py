@@ -122,6 +122,15 @@ def test_tuning_apart_says_what_it_took(tiny_folder, tokenizer, tmp_path):
     assert found["stored"] == (tmp_path / "a" / adapters.WEIGHTS).stat().st_size
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_tuning_apart_counts_the_embeddings_only_where_they_are_trained(tiny_folder, tokenizer, tmp_path, asked):
+    lessons, (model, _) = examples(tokenizer)[:2], base_model.open_model(tiny_folder)
+    whole, table = sum(p.numel() for p in model.parameters()), model.get_input_embeddings().weight.numel()
+    how = {**USUAL, "num_train_epochs": 1, "train_embeddings": asked}
+    found = adapters.tune_apart(tiny_folder, None, lessons, lessons, [], tmp_path / "a", **how)
+    assert (found["trained"], found["frozen"]) == ((whole, 0) if asked else (whole - table, table))
+
+
 def test_four_bits_under_an_adapter(tiny_folder, tokenizer):
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     model, _ = base_model.open_model(tiny_folder, quantization=config)

@@ -144,7 +144,7 @@ def test_phrases_are_written_by_a_served_model(tiny, colours, tmp_path, guided):
     longer, words = compression.add_phrases(*tiny, task.phrases(values=True))
     answers = {"I like red": {"kind": "warm", "word": "red"}, "hm": {"kind": "cold", "word": None}}
     lessons = [encoding.encode(words, task.messages(text), task.write(answer)) for text, answer in answers.items()]
-    how = {"num_train_epochs": 60, "learning_rate": 1e-2, "label": None}
+    how = {"num_train_epochs": 60, "learning_rate": 1e-2, "train_embeddings": True, "label": None}
     trainer.train(longer, words, lessons, **how)
     longer.save_pretrained(tmp_path / "hf")
     words.save_pretrained(tmp_path / "hf")
