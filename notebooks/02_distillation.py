@@ -26,7 +26,7 @@ profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
 student_layers = None  # None: a third of the teacher's
 labelled_messages = 960  # the teacher is tuned on so many
-pool_messages = 1280  # and answers so many more
+pool_messages = 480  # and answers so many more
 own_words = 64  # the student answers so many in 2.9, and the teacher comments
 submit_to_azure = False  # needs a workspace, and costs money
 
@@ -145,7 +145,7 @@ sections.begin("2.2")
 most = max(2, len(desk.train) * 4 // 5)
 gold = desk.train[: min(most, run.pick(full=labelled_messages, quick=200))]
 others = desk.train[len(gold) :] or desk.test  # a small data set of your own may have none left
-held_out = others[: run.pick(full=480, quick=48)]
+held_out = others[: run.pick(full=240, quick=48)]
 tests = desk.test[: run.pick(full=None, quick=120)]
 watched = held_out[: run.pick(full=120, quick=24)]
 still = max(1, depth // 3)  # frozen layers
@@ -469,10 +469,15 @@ for name, some in {"kept": [one for one in labels if not one.problem], "left out
     if hits:
         low_end, share, high_end = (100 * intervals.proportion(hits)[key] for key in ("low", "share", "high"))
         print(f"{name}: {len(hits)} labels, {share:.1f} % right (95 % interval {low_end:.1f} to {high_end:.1f})")
+print(f"On held-out messages the rule keeps labels of which {100 * clean[rule]['share']:.1f} % are right.")
 if not truth:
     print("This data set has no pool_gold.jsonl: how many of the labels are right is not known.")
 
 # %% [markdown]
+# A rule holds for the kind of text on which it was measured. In the course's data the labelled messages were written one by one, while a program composed the
+# pool from written pieces and added typing errors (`data/support_desk/README.md`), so the teacher has not seen its like. Without tickets for a part of a pool
+# nobody notices: have fifty of your own pool labelled by a person.
+#
 # ## 2.5 Make it smaller: tokens, then layers
 #
 # *You cut the vocabulary in two ways, one of which ruins the model, and then take most of the layers out.*
@@ -701,8 +706,8 @@ check(
 # ### One loss of three parts
 #
 # Soft targets need the same tokens on both sides. The teacher with all its tokens cannot serve, and the library says so. That is why its vocabulary was cut,
-# too. It reads the messages with their answers once. We keep its last hidden states, from which its soft targets are computed, and those of some of the layers
-# that the student has kept.
+# too. It reads the messages with their answers once. We keep its last hidden states, from which its soft targets are computed, and what those
+# layers read that the student has kept and that follow a trained one.
 
 # %%
 try:
@@ -710,7 +715,7 @@ try:
 except settings.CourseError as refusal:
     print(refusal)
 fixed = max(1, len(keep) // 2)  # the lower layers of the student, which stay as they are
-inside = [i for i in range(fixed + 1, len(keep)) if (i - fixed) % 2 == 0]  # every second layer that is trained
+inside = [*range(fixed + 1, len(keep))]  # what they read is the work of the layer before, which is trained
 lessons = gold + pseudo
 asked_for = [example_of(lesson, small_tokenizer) for lesson in lessons]
 layers_read = [*(keep[i] for i in inside), -1]  # -1: the last state
@@ -783,8 +788,9 @@ def learned(label, examples, loss, start=untrained, **how):
     return {**about, "nats": cost, "seconds": history.attrs["seconds"]}
 
 
-usual = {"max_steps": run.pick(full=60, quick=12), "learning_rate": 1e-3, "warmup_steps": 0.1, "seed": run.seed}
-trial = mixed[: 4 * usual["max_steps"]]
+usual = {"max_steps": run.pick(full=80, quick=24), "per_device_train_batch_size": 2}
+usual |= {"learning_rate": 1e-3, "warmup_steps": 0.1, "seed": run.seed}
+trial = mixed[: 2 * usual["max_steps"]]
 ways = {
     "text": {},
     "text and soft targets, forward": {"text": 0.5, "soft": 0.5},
@@ -834,12 +840,12 @@ for name in dict.fromkeys(["text", way]):
 # ### Settings
 #
 # The same trial with one setting changed: the [*learning rate*](../book/glossary.md#learning-rate), the [*batch*](../book/glossary.md#batch), the
-# temperature. All see the same messages once, so batches of eight make half as many steps.
+# temperature. All see the same messages once, so batches of four make half as many steps.
 
 # %%
 setting_guess = widgets.predict(
     "After which of these are the right answers least likely?",
-    ["a third of the rate", "three times the rate", "batches of 8"],
+    ["a third of the rate", "three times the rate", "batches of 4"],
 )
 
 # %%
@@ -847,10 +853,10 @@ parts = ways[way]
 loss = distillation_loss(**parts)
 rate = usual["learning_rate"]
 softer = {"text": 0.5, "soft": 0.5, **parts, "temperature": 2.0}
-half = {"max_steps": usual["max_steps"] // 2, "per_device_train_batch_size": 8}
+half = {"max_steps": usual["max_steps"] // 2, "per_device_train_batch_size": 4}
 changed = {"a third of the rate": {"learning_rate": rate / 3}, "three times the rate": {"learning_rate": 3 * rate}}
 settings_tried = {"as it was": trials[way]}
-for name, how in {**changed, "batches of 8": half}.items():
+for name, how in {**changed, "batches of 4": half}.items():
     settings_tried[name] = without_model(learned(name, trial, loss, **how))
 at_two = learned("temperature 2", trial, distillation_loss(**softer))
 settings_tried["soft targets at temperature 2"] = without_model(at_two)
@@ -874,7 +880,7 @@ print("chosen:", setting)
 
 # %%
 sections.begin("2.8")
-size = 8 if setting == "batches of 8" else 4
+size = 4 if setting == "batches of 4" else 2
 long = {"per_device_train_batch_size": size, "max_steps": run.pick(full=1920, quick=96) // size}
 long |= changed.get(setting, {})
 if setting == "soft targets at temperature 2":
@@ -993,7 +999,7 @@ outcomes_known = ["yes", "no", "cannot tell"]
 own_guess = widgets.predict("Is it better after its own words than after as many steps as before?", outcomes_known)
 
 # %%
-as_many = {"max_steps": math.ceil(len(picked) / 4), **late}
+as_many = {"max_steps": math.ceil(len(picked) / 4), "per_device_train_batch_size": 4, **late}
 reading = learned("as before", [studied[i] for i in picked], lot_loss, student, **as_many)
 after = {"as before": exam(reading["model"]).rows["exact"], "its own words": exam(speaking).rows["exact"]}
 gap = ahead(after["its own words"], after["as before"])
@@ -1030,7 +1036,7 @@ pandas.DataFrame({"weight": block, "whole number": whole, "read back": read_back
 # other with rounded ones. The second goes on in any case: nothing is chosen here.
 
 # %%
-last = {**long, "max_steps": long["max_steps"] // 3, "learning_rate": long.get("learning_rate", rate) / 2}
+last = {**long, "max_steps": long["max_steps"] // 2, "learning_rate": long.get("learning_rate", rate) / 2}
 last["seed"] = run.seed + 1  # another order
 exactly = learned("exact weights", lot, lot_loss, student, **last)["model"]
 bits = {"not rounded": exam(exactly).rows["exact"]}
@@ -1162,7 +1168,7 @@ print(f"With teacher and pool against gold alone: {in_words(gain)}. The verdict:
 # %%
 sections.begin("2.12")
 fewer = [*range(fixed), *range(fixed + 1, len(keep) - 1, 2), len(keep) - 1]  # of the student's layers
-at = {fewer.index(i): column for column, i in enumerate(inside) if i in fewer} | {-1: -1}
+at = {fewer.index(i): column for column, i in enumerate(inside) if i in fewer[fixed + 1 :]} | {-1: -1}
 its_loss = distillation_loss(**(parts if going_on != "gold alone" else {}), places=at)
 smaller = learned(f"{len(fewer)} layers", lot, its_loss, compression.keep_layers(untrained, fewer), **long)["model"]
 with frozen.upper(smaller, low), compression.four_bits(smaller):

@@ -340,7 +340,7 @@ def labelled_by_the_teacher_elsewhere(folder, server):
     pool, judges = sum(1 for _ in open(folder / "pool.jsonl")), 30 - 24
     assert len(server.seen) == judges + pool and server.seen[0][1]["model"] == "big"
     shown = executed("02_distillation.ipynb", "quick")
-    assert f"big, word pairs and single words answered {judges} messages" in shown
+    assert f"big, counting word pairs and counting words answered {judges} messages" in shown
     assert f": {pool} of {pool} messages Usage(requests={judges + pool}" in shown and "secret-key" not in shown
 
 

@@ -87,7 +87,7 @@ def training():
         "ways": {"text": {}, "all three": {"hidden": 2.0}},
         "way": "all three",
         "trials": trials,
-        "settings_tried": {"as it was": trials["all three"], "batches of 8": trials["text"]},
+        "settings_tried": {"as it was": trials["all three"], "batches of 4": trials["text"]},
         "students": {"gold alone": learned("gold alone", [], None, max_steps=48)},
         "trial": [{"input_ids": [1]}] * 2,
         "mixed": [{"input_ids": [1]} for _ in range(8)],
@@ -268,7 +268,7 @@ WRONG = {
     "2.4": [
         "my_student = trials['all three']",
         "my_student = {**students['gold alone'], **trials['all three']}",
-        "my_student = settings_tried['batches of 8']",
+        "my_student = settings_tried['batches of 4']",
         "my_student = students['gold alone']",
         "my_student = {**students['gold alone'], 'start': untrained}",
         "my_student = learned('mine', mixed, None)",  # as good as the trials
