@@ -706,8 +706,8 @@ check(
 # ### One loss of three parts
 #
 # Soft targets need the same tokens on both sides. The teacher with all its tokens cannot serve, and the library says so. That is why its vocabulary was cut,
-# too. It reads the messages with their answers once. We keep its last hidden states, from which its soft targets are computed, and what those
-# layers read that the student has kept and that follow a trained one.
+# too. It reads the messages with their answers once, and we keep some of its hidden states: the last ones, from which its soft targets are computed, and those
+# that the upper layers of the student should arrive at.
 
 # %%
 try:
