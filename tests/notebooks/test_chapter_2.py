@@ -84,6 +84,7 @@ def training():
         "learned": learned,
         "distillation_loss": lambda **parts: None,
         "usual": {"max_steps": 12},
+        **{"long": {}, "size": 2, "loss": None},
         "ways": {"text": {}, "all three": {"hidden": 2.0}},
         "way": "all three",
         "trials": trials,
