@@ -16,7 +16,7 @@
 # - tell apart what fewer layers, fewer tokens, fewer bits and another runtime save;
 # - hold published claims against your own measurements, and write down the same job for a cloud service.
 #
-# **You need** chapter 1, two processor cores and about 4 GB of free memory. Words of the field are in *italics* where they appear for the first time; the
+# **You need** chapter 1, two processor cores and about 5 GB of free memory. Words of the field are in *italics* where they appear for the first time; the
 # [glossary](../book/glossary.md) has all of them.
 
 # %% tags=["parameters"]
@@ -1006,9 +1006,8 @@ picked = picked[: len(picked) // group * group]  # TRL drops a batch that is not
 late = {"learning_rate": rate / 10, "warmup_steps": usual["warmup_steps"], "seed": run.seed}
 late |= {"per_device_train_batch_size": group}
 longest_answer = max(sum(label != encoding.IGNORE for label in one["labels"]) for one in studied)
-how_long = {"num_train_epochs": 1, "max_completion_length": longest_answer + 8}
-where = tempfile.gettempdir()  # nothing is saved there
-config = trainer.arguments(where, DistillationConfig, beta=1.0, activation_checkpointing=False, **how_long, **late)
+how = {"beta": 1.0, "num_train_epochs": 1, "max_completion_length": longest_answer + 8, **late}
+config = trainer.arguments(tempfile.gettempdir(), DistillationConfig, activation_checkpointing=False, **how)
 questions = Dataset.from_list([{"prompt": desk.task.messages(lessons[i]["text"])} for i in picked])
 speaking = copy.deepcopy(student)
 below = [weight for layer in speaking.model.layers[:fixed] for weight in layer.parameters()]
