@@ -435,9 +435,11 @@ check(
 # <details><summary>Solution</summary>
 #
 # ```python
+# least = numpy.quantile([one.confidence or 0 for one in told[0]], 0.4)
+#
+#
 # def my_rule(one, other, third):
-#     doubtful = (one.confidence or 0) < 0.5 and answer_in(one) not in (answer_in(other), answer_in(third))
-#     return leave(one) if doubtful or not answer_in(one) else one
+#     return one if (one.confidence or 0) >= least else leave(one)
 # ```
 # </details>
 #
