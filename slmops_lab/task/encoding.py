@@ -121,7 +121,7 @@ def forward(model, batch, hidden_states=True):
     read, body = {"input_ids": batch["input_ids"]}, decoder(model).model
     if "lower_states" in batch:
         states = batch["lower_states"]
-        padded = torch.zeros(*real.shape, states.shape[-1], dtype=body.norm.weight.dtype)
+        padded = torch.zeros(*real.shape, states.shape[-1], dtype=body.dtype)
         padded[real] = states.to(padded.dtype)
         read = {"inputs_embeds": padded}
     out = body(**read, attention_mask=batch["attention_mask"], output_hidden_states=hidden_states, use_cache=False)

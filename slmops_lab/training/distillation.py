@@ -2,7 +2,8 @@
 
 Sequence-level distillation (Kim and Rush 2016, https://arxiv.org/abs/1606.07947): the student learns from the text
 that the teacher writes. `study` adds what the teacher computed on it: hidden states, once, to be reused in every
-epoch, for 2 bytes a token, layer and unit. The losses that use them stand in the notebook; nothing is trained here.
+epoch, for 2 bytes a token, layer and unit. `fit_layers` brings a student's layers near to them without a gradient, for
+the price of reading the examples about twice. The losses stand in the notebook; no optimizer runs here.
 """
 
 import math
@@ -97,3 +98,81 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
             bar.update(len(chosen))
     measure.give_back()
     return studied, confidences
+
+
+@torch.no_grad()
+def fit_layers(model, tokenizer, examples, columns, ridge=0.01, batch_size=16):
+    """Bring what a student's layers write near to a teacher's states: one matrix a layer, in closed form.
+
+    A layer adds `mlp.down_proj` times the activations before it to its output, so the best such matrix solves a
+    least-squares problem. Layers follow one another, each on what those below now write. Distances count in relation
+    to the length of the teacher's state, so no token outweighs the others. ridge: how strongly a matrix stays near to
+    what it was, in mean squared activations. examples: of `study`; where a `frozen.upper` holds the model, of `Lower`.
+    columns: {layer, counted from the end (-1: the last): column of `teacher_states` that it should write}. The column
+    of the last layer holds states behind the final norm (an RMSNorm), which have lost their length: only their
+    direction counts. Returns {layer: (before, after)}, mean squared distances in squared lengths. Linear maps in place
+    of layers: Shopkhoev et al. 2025, https://arxiv.org/abs/2505.02819. Raises CourseError where a layer has no
+    `mlp.down_proj`.
+    """
+    body = encoding.decoder(model).model
+    layers, norm, errors = body.layers, body.norm, {}
+    if other := [i for i in columns if not hasattr(getattr(layers[i], "mlp", None), "down_proj")]:
+        raise CourseError(f"Layer {other[0]} has no matrix mlp.down_proj that could be fitted to the teacher.")
+    try:
+        body.norm = torch.nn.Identity()
+        for i, layer in enumerate(layers, -len(layers)):
+            body.layers = torch.nn.ModuleList([layer])
+            if i in columns:
+                weight = norm.weight if i == -1 else None
+                errors[i] = _fit(model, tokenizer, examples, columns[i], weight, ridge, batch_size)
+            if i < max(columns):
+                states = [None] * len(examples)
+                for chosen, _, written in _batches(model, tokenizer, examples, batch_size):
+                    lengths = [len(examples[j]["input_ids"]) for j in chosen]
+                    for j, own in zip(chosen, written.to(torch.bfloat16).split(lengths), strict=True):
+                        states[j] = own.clone()
+                examples = [{**one, "lower_states": own} for one, own in zip(examples, states, strict=True)]
+    finally:
+        body.layers, body.norm = layers, norm
+        measure.give_back()
+    return errors
+
+
+def _batches(model, tokenizer, examples, batch_size):
+    """Yield (indices, batch, what the model's layers write: (tokens, hidden size)), the longest examples first."""
+    batch_of = encoding.collate(tokenizer)
+    order = sorted(range(len(examples)), key=lambda j: -len(examples[j]["input_ids"]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = batch_of([examples[j] for j in chosen])
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+            done = encoding.forward(model, batch, hidden_states=False)
+        yield chosen, batch, done.layer(-1).float()
+
+
+def _fit(model, tokenizer, examples, column, norm_weight, ridge, batch_size):
+    """Solve for the `mlp.down_proj` of a model's only layer: its error (before, after). See `fit_layers`."""
+    linear = encoding.decoder(model).model.layers[0].mlp.down_proj
+    seen = {}
+    hook = linear.register_forward_pre_hook(lambda _, inputs: seen.update(activations=inputs[0]))
+    squares, products, error, tokens = 0, 0, 0.0, 0
+    try:
+        for _, batch, written in _batches(model, tokenizer, examples, batch_size):
+            activations = seen["activations"][batch["attention_mask"].bool()].float()
+            goal = batch["teacher_states"][:, column].float()
+            if norm_weight is not None:
+                goal = goal / norm_weight
+                goal = goal * (written.norm(dim=-1, keepdim=True) / goal.norm(dim=-1, keepdim=True))
+            share = 1 / goal.square().sum(-1, keepdim=True)
+            missing = (goal - written) * share
+            squares = squares + activations.T @ (activations * share)
+            products = products + activations.T @ missing
+            error += float((missing * (goal - written)).sum())
+            tokens += len(goal)
+    finally:
+        hook.remove()
+    hold = ridge * squares.diagonal().mean() * torch.eye(len(squares))
+    change = torch.linalg.solve((squares + hold).double(), products.double())
+    explained = float((change * (2 * products - squares @ change.float())).sum())
+    linear.weight += change.T.to(linear.weight.dtype)
+    return error / tokens, (error - explained) / tokens
