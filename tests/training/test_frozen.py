@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from slmops_lab.errors import CourseError
 from slmops_lab.evaluation import generation
 from slmops_lab.task import encoding
-from slmops_lab.training import base_model, frozen, trainer
+from slmops_lab.training import base_model, compression, frozen, trainer
 
 HOW = {"max_steps": 6, "learning_rate": 1e-2, "logging_steps": 1, "label": None, "bf16": False, "seed": 0}
 HOW["train_embeddings"] = False  # they lie below the frozen layers, so `upper` holds them still, too
@@ -185,3 +185,14 @@ def test_no_examples(tiny):
     model, tokenizer = tiny
     with pytest.raises(CourseError, match="no examples for the frozen layers"):
         frozen.read(model, tokenizer, [], 2)
+
+
+def test_what_the_upper_layers_are_changes_nothing_below(tiny, monkeypatch):
+    model, tokenizer = tiny
+    count = len(model.model.layers)
+    monkeypatch.setattr(model.config, "layer_types", ["full_attention"] * count, raising=False)
+    lower = frozen.read(model, tokenizer, uneven(tokenizer, 3), 1)
+    cut = compression.keep_layers(model, [0, count - 1])
+    assert len(cut.config.layer_types) == 2 < count
+    with frozen.upper(cut, lower) as above:
+        assert len(above.model.layers) == 1
