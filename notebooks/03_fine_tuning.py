@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3 Fine-tuning: does every weight have to move?
 #
-# The teacher of chapter 2 changed every weight of its upper two thirds, and a second task would need a second copy of the
+# The teacher of chapter 2 changed every weight of its upper half, and a second task would need a second copy of the
 # model. LoRA ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) leaves the weights alone and learns a small correction to them.
 # When is that enough, when is a good prompt enough, and what else can go wrong?
 #
@@ -146,7 +146,7 @@ print(f"{count / 1e6:.1f} million weights: {training_bytes(count, count) / 1e9:.
 
 # %% [markdown]
 # Activations come on top; they grow with the batch, not with what is trained (3.14). What such a tuning gave us is on the disk: the teacher, with its score on every test message. (Its
-# lowest third stayed as it was, and it writes its tickets in fewer tokens. From here on, full tuning means this one.)
+# lower half stayed as it was, and it writes its tickets in fewer tokens. From here on, full tuning means this one.)
 
 # %%
 full_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))  # measured in chapter 2

@@ -138,11 +138,12 @@ def test_a_full_disk_leaves_them_in_memory(tiny, tmp_path, monkeypatch):
 def test_without_memory_the_layers_run_in_every_step(tiny_folder, tmp_path, monkeypatch):
     model, tokenizer = base_model.open_model(tiny_folder)
     lessons = uneven(tokenizer)
+    read_before = frozen.read(model, tokenizer, lessons, 1).examples  # by fewer layers: of no use to the upper ones
     enough = psutil.virtual_memory()
     with monkeypatch.context() as short:
         short.setattr(psutil, "virtual_memory", lambda: enough._replace(available=1000))
         with pytest.warns(UserWarning, match=r"takes 0.00 GB, and 0.00 GB of memory are free"):
-            lower = frozen.read(model, tokenizer, lessons, 2)
+            lower = frozen.read(model, tokenizer, read_before, 2)
     assert lower.size == 0
     with frozen.upper(model, lower):
         ours = trainer.train(model, tokenizer, lower.examples, **HOW)
