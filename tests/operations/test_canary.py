@@ -186,6 +186,19 @@ def test_a_canary_stops_a_drop_at_its_own_look_as_often_as_planned():
     assert not runs.equals(canary.simulate(alone, WORSE, GOOD, seed=1))
 
 
+def test_a_group_is_judged_by_its_own_answers():
+    runs = canary.simulate(plan(0.3, 0.0, messages=500), GOOD, GOOD)
+    passed = runs[runs["answers"] > 500]  # what the canary's look said of them says nothing of the next group
+    assert (passed["answers"] == 1_000).mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_looks_have_answers_as_the_versions_have_devices():
+    looks = list(canary._looks(plan(messages=1_000), every=25))
+    assert looks[:40] == [(25, 1_225, False)] * 39 + [(25, 1_225, True)]
+    assert looks[40:44] == [(250, 1_000, False)] * 3 + [(250, 1_000, True)]
+    assert looks[44:] == [(1_000, 0, True)]  # nobody is left on the old version
+
+
 def test_where_few_are_on_the_old_version_its_answers_are_waited_for():
     late = canary.simulate(plan(0.05, 0.0, messages=100, shares=(0.8, 0.2)), GOOD, GOOD, every=10, rollouts=10)
     assert set(late["answers"]) <= {400, 500}  # 4 of 5 devices run the new version: 100 of the old take 400 of the new
