@@ -8,10 +8,10 @@
 #
 # **You will be able to**
 #
-# - tune a teacher until it stops improving, and decide whether it is worth copying;
+# - tune a teacher, see whether it still improves, and decide whether it is worth copying;
 # - let it, or any model behind an OpenAI-compatible address, label messages, and check the labels;
 # - make a model smaller by tokens, layers and bits;
-# - write the losses of distillation, and compare ways to learn at equal steps, controls included;
+# - write the losses of distillation, compute a start for the student, and compare ways to learn at equal steps, controls included;
 # - say with intervals how much of the teacher is left, and for which messages it is not;
 # - tell apart what fewer layers, fewer tokens, fewer bits and another runtime save;
 # - hold published claims against your own measurements, and write down the same job for a cloud service.
@@ -1582,8 +1582,9 @@ cloud.what_is_sent(job)["properties"]
 #
 # ## Take-aways
 #
-# - Tune the teacher until it stops improving, and score it before it teaches. Then check the labels that it writes.
+# - Tune the teacher, look whether it still improves, and score it before it teaches. Then check the labels that it writes.
 # - Tokens can go for almost nothing, if those in use stay. What is lost with the layers has to be learned again; measure what is still missing.
+# - A layer's last matrix can be computed from what the teacher has at that place. What it gives as a start has to be measured.
 # - Distillation has to beat the gold labels alone, at equal steps. If the interval holds zero, nobody can tell.
 # - What has chosen a setting does not judge it.
 # - Split a saving before you praise a method for it: runtime, vocabulary, layers, bits.
