@@ -435,14 +435,16 @@ check(
 # <details><summary>Solution</summary>
 #
 # ```python
-# least = numpy.quantile([one.confidence or 0 for one in told[0]], 0.4)
+# def trust(one, other, third):  # how many agree with the teacher, and how sure it is
+#     return sum(answer_in(one) == answer_in(rival) for rival in (other, third)) + (one.confidence or 0)
+#
+#
+# least = numpy.quantile([trust(*three) for three in zip(*told, strict=True)], 0.4)
 #
 #
 # def my_rule(one, other, third):
-#     return one if (one.confidence or 0) >= least else leave(one)
+#     return one if trust(one, other, third) >= least else leave(one)
 # ```
-#
-# (If your labeller does not tell its confidence, begin with `if_agreed`.)
 # </details>
 #
 # ### Label, and check
