@@ -331,9 +331,11 @@ asked = tests[: run.pick(full=24, quick=8)]
 
 def prompted(text, shots):
     instruction, question = desk.task.messages(text, explain=True)
-    solved = [(record["text"], desk.task.write(record["answer"])) for record in gold[:shots]]
-    turns = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in solved]
-    return [instruction, *sum(turns, []), question]
+    solved = []
+    for record in gold[:shots]:
+        solved.append({"role": "user", "content": record["text"]})
+        solved.append({"role": "assistant", "content": desk.task.write(record["answer"])})
+    return [instruction, *solved, question]
 
 
 def examined(model, its_tokenizer, chats):
@@ -371,11 +373,6 @@ plots.show(
 )
 print(f"Message by message: {in_words(gap)}.")
 pandas.DataFrame({name: cost for name, (_, cost) in ways.items()}).T.round(0)
-
-# %% tags=["nbval-check-output"]
-print("a leak flatters the score:", lift["low"] > 0)
-print("wrong labels cost more than right ones:", after_labels["40 % wrong"] > after_labels["all right"])
-print("the tuned model is not behind any prompt:", ways["tuned"][0].mean() >= ways[best_prompt][0].mean())
 
 # %% [markdown]
 # The time has two parts: reading the prompt, and writing the answer. What all prompts of a row share is read once here, so a longer prompt costs less than its
@@ -417,6 +414,7 @@ for name, trains in {"every weight": count, "the upper half": above}.items():
     print(f"{name}: {trains / 1e6:.1f} million of {count / 1e6:.1f} move,", end=" ")
     print(f"{training_bytes(count, trains) / 1e9:.2f} GB before any message is read")
 full_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))  # measured in chapter 2
+tests = tests[: len(full_scores.rows)]
 full_scores.table().round(3)
 
 # %% [markdown]
@@ -452,6 +450,8 @@ full_scores.table().round(3)
 # ```
 #
 # First draft: numbers that you can check by hand, with rank 1 and scale 1. It makes no difference whether the correction is added to the output or to $W$.
+#
+# Second draft: a layer. $B$ starts at zero, so that training starts from the model as it was.
 
 # %%
 sections.begin("3.4")
@@ -466,9 +466,6 @@ layer = base.model.layers[-1].mlp.up_proj
 out_size, in_size = layer.weight.shape
 print(f"In a layer of the base, W has {out_size} x {in_size} = {out_size * in_size:,} numbers.")
 numbers_guess = widgets.predict(f"A and B of that layer with rank {rank}: how many numbers, in % of W?", "%")
-
-# %% [markdown]
-# Second draft: a layer. $B$ starts at zero, so that training starts from the model as it was.
 
 
 # %%
@@ -708,6 +705,9 @@ check(
 # [*epoch*](../book/glossary.md#epoch), and the weights with the lowest loss are taken ([*early stopping*](../book/glossary.md#early-stopping)). Only the
 # learning rate is another one. It is higher, as is usual for LoRA, where few weights have to do all the moving. Both rates were set before, on held-out
 # messages.
+#
+# Then the test messages judge. They have chosen nothing in this chapter, and both models answer all of them, so we look at the difference message by message.
+# The claim in the ledger is that LoRA performs "on par". We read that as at most one point of exact match less, and the interval decides.
 
 # %%
 import math
@@ -745,14 +745,9 @@ print(f"{long['max_steps']} steps were allowed; they took {history.attrs['second
 adapter_bytes, full_bytes = (measure.weight_bytes(folder) for folder in (run.artifacts / "adapter", teacher_folder))
 print(f"To keep and ship: adapter {adapter_bytes / 1e6:.1f} MB, full model {full_bytes / 1e6:.1f} MB")
 
-# %% [markdown]
-# Now the test messages. They have chosen nothing in this chapter, and both models answer all of them, so we look at the difference message by message. The
-# claim in the ledger is that LoRA performs "on par". We read that as at most one point of exact match less, and the interval decides.
-
 # %%
 from slmops_lab.course import claims
 
-tests = tests[: len(full_scores.rows)]
 chats = [desk.task.messages(record["text"]) for record in tests]
 merged = adapters.open_adapter(copy.deepcopy(base), run.artifacts / "adapter").merge_and_unload()
 lora_scores = scoring.score(desk.task, tests, generation.generate(as_reader(merged), tokenizer, chats))
@@ -774,6 +769,9 @@ entry = claims.record(run, "lora-quality", gap["points"], gap["low"], gap["high"
 print(f"At least {claims.LEDGER['lora-quality'].goal:+.0f}? The verdict: {entry['verdict']}.")
 
 # %% tags=["nbval-check-output"]
+print("a leak flatters the score:", lift["low"] > 0)
+print("wrong labels cost more than right ones:", after_labels["40 % wrong"] > after_labels["all right"])
+print("the tuned model is not behind any prompt:", ways["tuned"][0].mean() >= ways[best_prompt][0].mean())
 print("by hand and with PEFT the losses are the same within one per cent:", bool(apart < 0.01))
 print("LoRA trains at most 4 % as many weights as the model has:", share_trained <= 4)
 print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
@@ -1172,11 +1170,6 @@ with tempfile.TemporaryDirectory() as scratch:
     exactly.close()
 print(f"{sum(same)} of {len(same)} texts are the same as PEFT's")
 
-# %% tags=["nbval-check-output"]
-print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
-print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
-print("text with fp32 weights equals PEFT's:", all(same))
-
 # %% [markdown]
 # ## 3.9 Microsoft Olive
 #
@@ -1185,6 +1178,10 @@ print("text with fp32 weights equals PEFT's:", all(same))
 # Olive ([Microsoft](https://microsoft.github.io/Olive/)) does such work from commands and configuration files, which suits a pipeline. The first command trains
 # an adapter. It is printed below as you would type it at a terminal, with the folder of the base model in place of `BASE`; `messages.jsonl` holds one chat in a
 # line. (The course sets `CI=1`, so that Olive reports nothing to its makers, and `HF_HUB_OFFLINE=1`.)
+#
+# `olive.command` runs it in a process of its own and looks whether the named file came out, because Olive ends with exit code 0 after some failures. What comes
+# out is an adapter in PEFT's format. We put it on the base and ask held-out messages. (It is the base without our added tokens, so an answer has more tokens here
+# than elsewhere in this chapter.)
 
 # %%
 from slmops_lab.deployment import olive
@@ -1204,11 +1201,6 @@ command = f"""finetune --method lora -m BASE
 print("olive", command.replace("\n", " \\\n"))
 words = [str(plain_folder) if word == "BASE" else word for word in command.split()]
 made = olive.command(*words, makes="tuned/adapter/adapter_model.safetensors", folder=place)
-
-# %% [markdown]
-# `olive.command` runs the command in a process of its own and looks whether the named file came out, because Olive ends with exit code 0 after some failures.
-# What came out is an adapter in PEFT's format. We put it on the base and ask held-out messages. (It is the base without our added tokens, so an answer has more
-# tokens here than elsewhere in this chapter.)
 
 # %%
 asked_plain = held_out[: run.pick(full=24, quick=8)]
@@ -1243,20 +1235,16 @@ tune |= {"torch_dtype": precision, "r": rank, "alpha": 8 * rank, "target_modules
 tune["training_args"]["max_steps"] = run.pick(full=28, quick=3)
 print(json.dumps(workflow["passes"], indent=1))
 olive_model, olive_metrics = olive.run(workflow, place)
-
-# %%
 served = runtime.GenAIRuntime(olive_model)
 said = [served.generate(desk.task.messages(record["text"])) for record in asked_plain]
 served.close()
-by_workflow = scoring.score(desk.task, asked_plain, said).rows
 size, pace = olive_metrics["size-bytes"] / 1e6, olive_metrics["latency-avg"]
 print(f"Olive's evaluators: {size:.0f} MB, {pace:.1f} ms per token. A first answer: {said[0][:120]}")
-valid = 100 * by_workflow["valid"].mean()
-plots.show(
-    plots.shares({"valid ticket": by_workflow["valid"], "exact match": by_workflow["exact"]}),
-    takeaway=f"After {tune['training_args']['max_steps']} steps and four bits, {valid:.0f} % of the answers are valid tickets",
-    alt="Two bars with intervals: share of valid tickets and of exact matches among the answers of the model that the workflow made.",
-)
+by_workflow = scoring.score(desk.task, asked_plain, said).rows
+for name in ("valid", "exact"):
+    ends = {key: 100 * value for key, value in intervals.proportion(by_workflow[name]).items()}
+    print(f"{name}: {ends['share']:.0f} % of {len(said)} answers", end=" ")
+    print(f"(95 % interval {ends['low']:.0f} to {ends['high']:.0f})")
 
 # %% [markdown]
 # Size and speed cannot say whether it is a good model; only a score can. After so few steps and four bits this is a working pipeline, not yet a good model.
@@ -1456,44 +1444,6 @@ print(f"found: {in_words(found)}; false alarms: {in_words(alarms)}")
 # A weight moves the border between the values: the model then takes more messages for the costly value, rightly and wrongly. It does not become better, it makes
 # other mistakes. Which mistakes are worse is a decision of whoever pays for them.
 #
-# ### Exercise 3.5: balanced weights
-#
-# Often every value shall have the same say, however rare it is. Write `balanced(labels)`: it gets a list of values and returns `{value: weight}`, so that the
-# weights of the messages add up to the same sum for each value, and the mean weight over all messages is 1.
-
-# %% tags=["exercise"]
-balanced = ...
-
-
-# %% tags=["check"]
-def has_balance(f, labels):
-    weights = f(list(labels))
-    sums = [weights[value] * labels.count(value) for value in set(labels)]
-    mean = sum(weights[value] for value in labels) / len(labels)
-    return set(weights) == set(labels) and max(sums) - min(sums) < 1e-6 and abs(mean - 1) < 1e-6
-
-
-check(
-    "3.5",
-    balanced,
-    lambda f: has_balance(f, known_values) and has_balance(f, list("aaab")) and has_balance(f, list("cabcbcc" * 3)),
-    hint="If k values share n messages, each value gets the sum n / k, divided among its messages.",
-    why="A mean of 1 keeps the loss, and so the size of a step, in its usual range.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# from collections import Counter
-#
-#
-# def balanced(labels):
-#     counts = Counter(labels)
-#     return {value: len(labels) / len(counts) / count for value, count in counts.items()}
-# ```
-# </details>
-#
 # ## 3.12 Watch a training overfit
 #
 # *You provoke overfitting, watch it in the notebook and in TensorBoard, and find where to stop.*
@@ -1519,6 +1469,8 @@ print(f"{len(handful)} messages, {passes} passes of {per_pass} steps")
 pass_guess = widgets.predict("After how many passes is the loss on held-out messages lowest?", "passes")
 
 # %%
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 how = {"max_steps": passes * per_pass, "learning_rate": 2e-3, "lr_scheduler_type": "constant", "callbacks": [live]}
 how |= {"logging_steps": per_pass, "eval_steps": per_pass, "report_to": "tensorboard", "judges": judges[:2]}
 by_heart = trained("by heart", handful, lora_config(), held_out=judges[:32], **how)
@@ -1528,26 +1480,22 @@ lowest = held_losses.index(min(held_losses))
 pass_guess.answer(lowest + 1)
 print(f"on the {len(handful)} messages: {own_losses[0]:.2f} in the first pass, {own_losses[-1]:.3f} in the last one")
 print(
-    f"held-out: {held_losses[0]:.2f} after the first, {held_losses[lowest]:.2f} at best, {held_losses[-1]:.2f} at the end"
+    f"held-out: {held_losses[0]:.2f} after the first, {held_losses[lowest]:.2f} at best, {held_losses[-1]:.2f} at last"
 )
 worse = held_losses[-1] > held_losses[lowest] and own_losses[-1] < own_losses[lowest]
 print("One loss still falls while the other rises: it overfits." if worse else "It does not overfit in this run.")
-
-# %%
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 events = EventAccumulator(str(watch_folder / "tensorboard"))
 events.Reload()
-print("in TensorBoard's files:", events.Tags()["scalars"][:6])
 noted = [event.value for event in events.Scalars("eval/loss")]
-print("the same held-out losses as above:", bool(numpy.allclose(noted, held_losses, atol=1e-4)))
+print("TensorBoard has", ", ".join(events.Tags()["scalars"][:5]), end=" ")
+print("- the held-out losses are the same:", bool(numpy.allclose(noted, held_losses, atol=1e-4)))
 shutil.rmtree(watch_folder)
 
 # %% [markdown]
 # The training loss alone would have looked fine. Cures: stop early, take more messages, fewer passes, a lower rate, fewer weights. The long training of 3.6 was
 # watched and stopped in this way.
 #
-# ### Exercise 3.6: when would it have stopped?
+# ### Exercise 3.5: when would it have stopped?
 #
 # Early stopping with a *patience* of $p$ ends a training when $p$ checks in a row have brought no new lowest loss. Then the weights of the lowest one are taken.
 # Write `stops(losses, patience)`: two numbers, the index of the check at which the training ends (the last one if it never stops early), and the index of the
@@ -1560,7 +1508,7 @@ stops = ...
 cases = [([3, 2, 1, 2, 3, 0], 2, (4, 2)), ([3, 2, 1, 2, 3, 0], 3, (5, 5)), ([5, 4, 3], 1, (2, 2)), ([1, 2], 1, (1, 0))]
 cases += [([3, 4, 2, 3, 1, 5, 6, 0], 2, (6, 4)), ([2, 2, 2, 1], 2, (2, 0)), ([4], 2, (0, 0)), ([1, 2, 3, 4], 2, (2, 0))]
 check(
-    "3.6",
+    "3.5",
     stops,
     lambda f: all(tuple(f(list(losses), patience)) == wanted for losses, patience, wanted in cases),
     hint="Go through the losses once. Remember where the lowest was, and end where the distance to it reaches the patience. An equal loss is not a new lowest one.",
@@ -1694,6 +1642,9 @@ plots.show(
 )
 
 # %% tags=["nbval-check-output"]
+print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
+print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
+print("text with fp32 weights equals PEFT's:", all(same))
 print("it was killed before its end:", doomed.returncode != 0)
 print("the same weights to the last bit:", all(torch.equal(ended[name], resumed[name]) for name in ended))
 print("checkpointing saves memory:", bool(needed["peak, GB"].iloc[2] < needed["peak, GB"].iloc[0]))
