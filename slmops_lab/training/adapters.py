@@ -110,9 +110,9 @@ def tune_apart(base, config, examples, judges, chats, folder, quantization=None,
 
     base: model folder; config: of PEFT, None for full tuning; examples and judges are encoded, the latter tell the
     cost in nats; chats are answered. quantization: see `base_model.open_model`. how: `trainer.Arguments`. Keys:
-    seconds (of training), loaded (bytes of the process before it trains, when each weight was read once), peak (its most
-    bytes until the training has ended), trained and frozen (weights), stored (bytes on disk), nats, texts. Raises what
-    `attach` and `trainer.train` raise.
+    seconds (of training), loaded (bytes of the process before it trains, when each weight was read once), peak (the
+    most bytes until the training has ended), trained and frozen (weights), stored (bytes on disk), nats, texts.
+    Raises what `attach` and `trainer.train` raise.
     """
     with measure.FreshProcess() as apart:
         return apart.call(_tune_here, str(base), config, examples, judges, chats, str(folder), quantization, how)
