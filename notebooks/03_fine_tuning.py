@@ -89,6 +89,9 @@ for token, label in [*tokens[begins - 6 : begins + 3], *tokens[-2:]]:
 #
 # A copy with another word gets past this check. So we also measure similarity: count groups of three to five characters, give rare groups more weight
 # (*tf-idf*), and take the cosine of two such counts. It is 1 for equal texts.
+#
+# How much does a leak flatter a score? Counting word pairs (2.3) learns in seconds, so we try it there: once from the gold messages alone, and once with half of
+# the test messages besides. Both answer these test messages.
 
 # %%
 import json
@@ -109,10 +112,6 @@ asked_about = counter.transform([record["text"] for record in desk.test])
 altered = counter.transform(["Hello there, " + desk.test[0]["text"].replace(".", " !")])
 print(f"a test and a training message are at most {(asked_about @ known.T).max():.2f} alike,")
 print(f"an altered copy and its original {(altered @ asked_about[0].T).toarray().item():.2f}")
-
-# %% [markdown]
-# The altered copy stands out, and a threshold between the two numbers would find it. How much would a leak flatter a score? Counting word pairs (2.3) learns in
-# seconds, so we try it there: once from the gold messages alone, and once with half of the test messages besides. Both answer these test messages.
 
 # %%
 from slmops_lab.course import plots
@@ -142,6 +141,8 @@ plots.show(
 )
 
 # %% [markdown]
+# A threshold between the two similarities of the first cell would find the altered copy. The second cell says what it is worth to look for leaks.
+#
 # ### A fair split
 #
 # If a rare value happens to miss the held-out part, nothing is learned about it there. A [*stratified split*](../book/glossary.md#stratified-split) gives each
@@ -720,6 +721,9 @@ long |= {"eval_steps": every, "save_steps": every, "save_only_model": True, "log
 long |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
 watched = held_read[: run.pick(full=120, quick=24)]
 long |= {"held_out": watched, "callbacks": [EarlyStoppingCallback(early_stopping_patience=2)]}
+with artifacts.save(run, "base") as folder:  # with the tokens that the tickets use
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 verdicts = ["full tuning is clearly better", "LoRA is clearly better", "cannot tell"]
 full_guess = widgets.predict("On the test messages, after equal steps?", verdicts)
 
@@ -767,14 +771,6 @@ claims.record(run, "lora-params", share_trained)
 entry = claims.record(run, "lora-quality", gap["points"], gap["low"], gap["high"], len(tests))
 print(f"At least {claims.LEDGER['lora-quality'].goal:+.0f}? The verdict: {entry['verdict']}.")
 
-# %% tags=["nbval-check-output"]
-print("a leak flatters the score:", lift["low"] > 0)
-print("wrong labels cost more than right ones:", after_labels["40 % wrong"] > after_labels["all right"])
-print("the tuned model is not behind any prompt:", ways["tuned"][0].mean() >= ways[best_prompt][0].mean())
-print("by hand and with PEFT the losses are the same within one per cent:", bool(apart < 0.01))
-print("LoRA trains at most 4 % as many weights as the model has:", share_trained <= 4)
-print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
-
 # %% [markdown]
 # "Cannot tell" means that the interval holds values on both sides: more test messages would be needed. And the interval covers the choice of the messages only.
 # Another seed or another learning rate may move either model as well.
@@ -793,6 +789,8 @@ print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >=
 
 # %%
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from peft import IA3Config
+from transformers import BitsAndBytesConfig
 
 sections.begin("3.7")
 matrix = base.model.layers[middle].mlp.up_proj.weight.detach().float()
@@ -801,14 +799,6 @@ back = dequantize_4bit(packed, scales)
 nf4_bytes = (packed.numel() + 4 * scales.absmax.numel()) / matrix.numel()  # for each weight
 print(f"{4 * matrix.numel():,} bytes become {packed.numel():,} and {4 * scales.absmax.numel():,} for the scales,")
 print(f"{nf4_bytes:.4f} bytes a weight. The error is {100 * ((matrix - back).norm() / matrix.norm()).item():.1f} %.")
-
-# %%
-from peft import IA3Config
-from transformers import BitsAndBytesConfig
-
-with artifacts.save(run, "base") as folder:  # with the tokens that the tickets use
-    base.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 number_type = torch.bfloat16 if settings.fast_bf16() else torch.float32
 four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number_type)
 everywhere = lora_config(layers=None)
@@ -1653,6 +1643,12 @@ plots.show(
 )
 
 # %% tags=["nbval-check-output"]
+print("a leak flatters the score:", lift["low"] > 0)
+print("wrong labels cost more than right ones:", after_labels["40 % wrong"] > after_labels["all right"])
+print("the tuned model is not behind any prompt:", ways["tuned"][0].mean() >= ways[best_prompt][0].mean())
+print("by hand and with PEFT the losses are the same within one per cent:", bool(apart < 0.01))
+print("LoRA trains at most 4 % as many weights as the model has:", share_trained <= 4)
+print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
 print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
 print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
 print("text with fp32 weights equals PEFT's:", all(same))
