@@ -764,9 +764,7 @@ def roll_out(folder, old, new, name, installed="1.0.0", **more):
 # Somebody signs the smaller student of 2.12 and sends it past the gate. Does the rollout notice? (If the gate refused 1.0.0 above, read on as if a person had overruled it.)
 
 # %%
-smaller = [
-    run.artifacts / f"student-{layers}-layers-int4" for layers in range(1, 40)
-]  # left by chapter 2, the smallest first
+smaller = [run.artifacts / f"student-{layers}-layers-int4" for layers in range(1, 40)]  # left by chapter 2
 hasty = next((folder for folder in smaller if artifacts.find(run, folder.name)), onnx["int4"])
 served = runtime.GenAIRuntime(hasty)
 said, _ = answered(served, tests, "hasty")

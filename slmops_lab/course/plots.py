@@ -7,6 +7,7 @@ the one place where notebooks get their look. It draws and tells nothing about w
 import functools
 import io
 import math
+import textwrap
 import warnings
 from contextlib import suppress
 
@@ -23,6 +24,8 @@ from slmops_lab.evaluation import intervals
 
 # Okabe and Ito's colours, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+
+SIGNS_PER_INCH = 10  # of a title: bold, 11 points
 
 pandas.set_option("display.max_colwidth", 120)  # a claim is shown whole
 pyplot.rc("figure", dpi=110, figsize=(7, 3.6))
@@ -48,7 +51,8 @@ def png(figure, takeaway):
     """
     if not takeaway.strip():
         raise ValueError("a figure needs a takeaway")
-    figure.suptitle(takeaway, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    lines = textwrap.fill(takeaway, int(SIGNS_PER_INCH * figure.get_figwidth()))  # else its end is cut off
+    figure.suptitle(lines, x=0.01, ha="left", fontweight="bold", fontsize=11)
     texts = figure.findobj(matplotlib.text.Text)
     families = _families(frozenset(ord(sign) for text in texts for sign in text.get_text() if not sign.isspace()))
     if len(families) > 1:

@@ -2,7 +2,7 @@
 
 Groups with thresholds work as in Eclipse hawkBit (https://eclipse.dev/hawkbit/rollout-management/). A
 `Controller` decides and keeps what it decided in a file; it moves no device itself, that is for the fleet (here a
-simulated one, see `fleet`). A decision costs microseconds and one small file.
+simulated one, see `fleet`); what the answers say is for `canary`. A decision costs microseconds and one small file.
 """
 
 import json
@@ -16,10 +16,11 @@ from typing import Literal
 import pandas
 import pydantic
 import yaml
-from scipy.stats import norm
 
 from slmops_lab.errors import CourseError
 from slmops_lab.files import write_json
+from slmops_lab.operations.canary import evidence, p_worse
+from slmops_lab.operations.canary import messages_needed as messages_needed  # for those who plan
 
 
 class Group(pydantic.BaseModel, extra="forbid"):
@@ -33,10 +34,17 @@ class Group(pydantic.BaseModel, extra="forbid"):
 
 
 class Plan(pydantic.BaseModel, extra="forbid"):
-    """Groups in their order, and how sure a 'worse' must be."""
+    """Groups in their order, and how sure a 'worse' must be.
+
+    A version that is not worse is stopped with a probability of at most `alarm` plus `alpha` for each group with
+    `messages`: a little level for an alarm that looks at every decision and stops a disaster, nearly all of it
+    for the groups' own looks (the idea of Haybittle 1971, https://doi.org/10.1259/0007-1285-44-526-793, here with
+    `canary.evidence`, whose promise holds for any number of looks).
+    """
 
     groups: list[Group] = pydantic.Field(min_length=1)
     alpha: float = pydantic.Field(0.05, gt=0, lt=0.5)  # of each group's look
+    alarm: float = pydantic.Field(0.0, ge=0, lt=0.5)  # of all other looks together; 0: nobody looks before
 
     def __init__(self, **given):
         """Raises CourseError for what is no plan."""
@@ -52,6 +60,9 @@ class Plan(pydantic.BaseModel, extra="forbid"):
         return self
 
 
+Counts = tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt, pydantic.NonNegativeInt, pydantic.NonNegativeInt]
+
+
 class State(pydantic.BaseModel, extra="forbid"):
     """What a `Controller` keeps in its file."""
 
@@ -61,6 +72,8 @@ class State(pydantic.BaseModel, extra="forbid"):
     status: Literal["running", "rolled back", "done"] = "running"
     log: list[tuple[pydantic.NonNegativeFloat, str, str]] = []  # hour, decision, why
     counted: dict[Literal["new", "old"], tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt]] = {}
+    looked: Counts = (0, 0, 0, 0)  # judged answers at the last look
+    evidence: pydantic.FiniteFloat = 0.0  # that the new version is worse, of all looks
 
     @pydantic.model_validator(mode="after")
     def _whole(self):
@@ -74,41 +87,6 @@ def _problem(error):
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return (f"{where}: " if where else "") + first["msg"].removeprefix("Value error, ")
-
-
-def messages_needed(before, drop, alpha=0.05, power=0.9):
-    """Judged answers per version that show a drop of the share of right ones, from `before`, by `drop`.
-
-    Two proportions, one-sided, normal approximation (Fleiss, Levin and Paik 2003, chapter 4). Raises CourseError
-    where there is no such drop, or alpha and power leave nothing to plan.
-    """
-    if not 0 < alpha < power < 1:
-        raise CourseError(f"Give 0 < alpha < power < 1, not an alpha of {alpha:g} and a power of {power:g}.")
-    if not 0 < drop < before < 1:
-        raise CourseError(f"A share of {before:g} cannot drop by {drop:g}: give 0 < drop < before < 1.")
-    after = before - drop
-    middle = (before + after) / 2
-    sure, found = norm.ppf(1 - alpha), norm.ppf(power)
-    spread = sure * math.sqrt(2 * middle * (1 - middle))
-    spread += found * math.sqrt(before * (1 - before) + after * (1 - after))
-    return math.ceil((spread / drop) ** 2)
-
-
-def p_worse(new_right, new_all, old_right, old_all):
-    """p-value of 'the new version is not worse', two proportions, one-sided; 1.0 without any answers.
-
-    Counts of right and of all answers of either version; pooled variance, normal approximation (as in
-    `messages_needed`). Raises CourseError where more are right than there are.
-    """
-    if not (0 <= new_right <= new_all and 0 <= old_right <= old_all):
-        raise CourseError(
-            f"Right answers are some of all answers, not {new_right} of {new_all}, {old_right} of {old_all}."
-        )
-    if not new_all or not old_all:
-        return 1.0
-    pooled = (new_right + old_right) / (new_all + old_all)
-    spread = math.sqrt(pooled * (1 - pooled) * (1 / new_all + 1 / old_all))
-    return float(norm.cdf((new_right / new_all - old_right / old_all) / spread)) if spread else 1.0
 
 
 class Controller:
@@ -154,7 +132,7 @@ class Controller:
             if state["open"] == 0:
                 self._note(seen, "start", f"{self.plan.groups[0].name}: {seen['groups'][0]['size']} devices")
                 state["open"] = 1
-                state["counted"] = seen["judged"]
+                state["counted"], state["looked"] = seen["judged"], _flat(seen["judged"])
             else:
                 self._judge(seen)
             write_json(self.path, state)  # before anything happens
@@ -167,14 +145,17 @@ class Controller:
             if count["failed"] > 0 and count["failed"] >= group.error * count["size"]:
                 why = f"{group.name}: {count['failed']} of {count['size']} updates failed"
                 return self._end(seen, "rolled back", why)
+        if self.plan.alarm and self._alarmed(seen["judged"]):
+            new, old = (_percent(seen["judged"][version]) for version in ("new", "old"))
+            why = f"{running[-1][0].name}: {new} right, before {old}, alarm ({_p(math.exp(-state['evidence']))})"
+            return self._end(seen, "rolled back", why)
         new = [now - before for now, before in zip(seen["judged"]["new"], state["counted"]["new"], strict=True)]
         old = seen["judged"]["old"]  # since the beginning: of the last group nobody is left on the old version
         group, count = running[-1]  # the newest has to pass
         if count["new"] < group.success * count["size"] or min(new[1], old[1]) < group.messages:
             return None
         p = p_worse(*new, *old) if group.messages else 1.0
-        shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        shares = f"{_percent(new)} right, before {_percent(old)}, {shown}" if group.messages else "no look at answers"
+        shares = f"{_percent(new)} right, before {_percent(old)}, {_p(p)}" if group.messages else "no look at answers"
         if p < self.plan.alpha:
             return self._end(seen, "rolled back", f"{group.name}: {shares}")
         if state["open"] == len(self.plan.groups):
@@ -184,6 +165,14 @@ class Controller:
         state["open"] += 1
         state["counted"] = seen["judged"]
         return None
+
+    def _alarmed(self, judged):
+        """Take in the answers since the last look: do all of them together say 'worse'?"""
+        state, now = self.state, _flat(judged)
+        fresh = [count - before for count, before in zip(now, state["looked"], strict=True)]
+        state["evidence"] += evidence(state["looked"], fresh)
+        state["looked"] = now
+        return state["evidence"] >= -math.log(self.plan.alarm)
 
     def _end(self, seen, status, why):
         self.state["status"] = status
@@ -196,6 +185,15 @@ class Controller:
 def _percent(counts):
     right, all_ = counts
     return f"{100 * right / all_:.1f} % of {all_:,}" if all_ else "none"
+
+
+def _flat(judged):
+    """(new right, new all, old right, old all), as `canary` wants them."""
+    return [*judged["new"], *judged["old"]]
+
+
+def _p(p):
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def hawkbit_request(plan, name, distribution_set, fleet_filter):

@@ -72,7 +72,8 @@ def read(model, tokenizer, examples, depth, folder=None, dtype=torch.bfloat16, b
                 f"{free / 1e9:.2f} GB of memory are free: they are computed in every step instead.",
                 stacklevel=2,
             )
-            return Lower(depth, list(examples), known["model"], 0)
+            plain = [{key: value for key, value in one.items() if key != "lower_states"} for one in examples]
+            return Lower(depth, plain, known["model"], 0)
         states = _computed(model, tokenizer, examples, depth, dtype, batch_size)
         if folder is not None:
             _keep(Path(folder), states, known)

@@ -56,7 +56,7 @@ def model(layers):
 
 
 def layer():
-    return SimpleNamespace(mlp=SimpleNamespace(up_proj=torch.nn.Linear(3, 2)))
+    return SimpleNamespace(self_attn=SimpleNamespace(o_proj=torch.nn.Linear(3, 2)))
 
 
 def keep_layers(whole, keep):
@@ -79,13 +79,15 @@ def training():
     return {
         "small_teacher": small_teacher,
         "untrained": untrained,
+        "fitted": keep_layers(small_teacher, [0, 1, 3, 5]),
+        "start": untrained,
         "keep": [0, 1, 3, 5],
         "compression": SimpleNamespace(keep_layers=keep_layers),
         "learned": learned,
         "distillation_loss": lambda **parts: None,
         "usual": {"max_steps": 12},
         **{"long": {}, "size": 2, "loss": None},
-        "ways": {"text": {}, "all three": {"hidden": 2.0}},
+        "ways": {"text": (untrained, {}), "all three": (untrained, {"hidden": 2.0})},
         "way": "all three",
         "trials": trials,
         "settings_tried": {"as it was": trials["all three"], "batches of 4": trials["text"]},
@@ -202,6 +204,7 @@ RIGHT = {
     ],
     "2.4": [
         "my_student = learned('mine', mixed, None, max_steps=59)",
+        "my_student = learned('mine', mixed, None, fitted, max_steps=24)",
         "my_student = learned('mine', mixed, None, compression.keep_layers(untrained, [0, 1, 3]), max_steps=24)",
     ],
     "2.5": [

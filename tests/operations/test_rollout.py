@@ -2,19 +2,19 @@ import json
 
 import numpy
 import pytest
-from scipy.stats import binomtest, chi2_contingency, fisher_exact
+from scipy.stats import binomtest
 
 from slmops_lab.errors import CourseError
-from slmops_lab.operations import rollout
+from slmops_lab.operations import canary, rollout
 from slmops_lab.operations.fleet import FAILED, NEW, Fleet
 
 OLD = numpy.repeat([1, 0], [700, 300])
 WORSE = numpy.repeat([1, 0], [640, 360])
 
 
-def plan(messages=0, **changes):
-    canary = {"name": "canary", "share": 0.05, "messages": messages} | changes
-    return rollout.Plan(groups=[canary, {"name": "rest", "share": 0.95}])
+def plan(messages=0, alarm=0.0, **changes):
+    first = {"name": "canary", "share": 0.05, "messages": messages} | changes
+    return rollout.Plan(groups=[first, {"name": "rest", "share": 0.95}], alarm=alarm)
 
 
 def fleet(new=OLD, size=1_000, seed=0, package_mb=27, **more):
@@ -40,6 +40,48 @@ def test_a_slightly_worse_version_is_stopped_at_the_canary_and_goes_back(tmp_pat
     assert "canary: 6" in controller.log["why"].iloc[-1]
     assert history["new version"].max() <= 50  # nobody outside of the canary ever had it
     assert history["new version"].iloc[-1] == 0
+
+
+def judged_until_stopped(path, alarm):
+    """(judged answers of a new version that is never right until it is stopped, why it was)."""
+    devices, controller = fleet([0]), rollout.Controller(plan(600, alarm), path, "2.0.0")
+    while controller.state["status"] == "running":
+        devices.run(controller, hours=0.5)
+    return controller.state["looked"][1] if alarm else devices.judged["new"][1], controller.log["why"].iloc[-1]
+
+
+def test_an_alarm_stops_a_disaster_long_before_the_look(tmp_path):
+    answers, why = judged_until_stopped(tmp_path / "alarm.json", alarm=0.01)
+    assert 10 < answers <= 60
+    assert why.startswith(f"canary: 0.0 % of {answers} right, before 6") and why.endswith("alarm (p < 0.001)")
+    assert judged_until_stopped(tmp_path / "look.json", alarm=0.0)[0] >= 600
+
+
+def test_an_alarm_lets_a_good_version_pass(tmp_path):
+    controller = rollout.Controller(plan(600, alarm=0.01), tmp_path / "state.json", "2.0.0")
+    fleet().run(controller)
+    assert list(controller.log["decision"]) == ["start", "next group", "done"]
+    assert controller.state["looked"][1] > 600  # it did look
+
+
+def look(hour, new, old):
+    groups = [{"size": 50, "new": 50, "failed": 0}, {"size": 950, "new": 0, "failed": 0}]
+    return {"hour": hour, "groups": groups, "judged": {"new": new, "old": old}}
+
+
+def test_an_alarm_adds_up_looks_and_another_controller_keeps_the_sum(tmp_path):
+    judged = [((0, 0), (0, 0)), ((6, 12), (70, 100)), ((11, 24), (140, 200)), ((15, 36), (210, 300))]
+    path, told = tmp_path / "state.json", 0.0
+    for hour, (new, old) in enumerate(judged):
+        controller = rollout.Controller(plan(600, alarm=0.01), path, "2.0.0")
+        assert controller.decide(look(hour, new, old)) == (1, False)
+        if hour:
+            past = [*judged[hour - 1][0], *judged[hour - 1][1]]
+            told += canary.evidence(past, numpy.subtract([*new, *old], past))
+    kept = json.loads(path.read_text())
+    assert kept["looked"] == [15, 36, 210, 300] and kept["evidence"] == pytest.approx(told) and 1 < told < 4.6
+    assert rollout.Controller(plan(600, alarm=0.01), path, "2.0.0").decide(look(9, (15, 50), (280, 400))) == (1, True)
+    assert "30.0 % of 50 right, before 70.0 % of 400, alarm (p < 0.001)" in json.loads(path.read_text())["log"][-1][2]
 
 
 def test_how_often_a_worse_version_is_found_and_a_good_one_stopped(tmp_path):
@@ -141,6 +183,9 @@ GOOD["counted"] = {"new": [0, 0], "old": [0, 0]}
         GOOD | {"counted": {}},
         GOOD | {"counted": {"new": [0, 0]}},
         GOOD | {"counted": {"new": [0, -1], "old": [0, 0]}},
+        GOOD | {"looked": [0, 0, -1, 0]},
+        GOOD | {"looked": [0, 0]},
+        GOOD | {"evidence": float("nan")},
     ],
 )
 def test_a_file_that_holds_no_rollout(tmp_path, kept):
@@ -196,48 +241,6 @@ def test_a_plan_that_is_none(groups, sentence):
     with pytest.raises(CourseError, match=f"^This is no plan of a rollout: {sentence}") as error:
         rollout.Plan(groups=groups)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("before, drop, alpha, power", [(0.7, 0.06, 0.05, 0.9), (0.95, 0.05, 0.05 / 3, 0.8)])
-def test_so_many_messages_show_a_drop_as_often_as_planned(before, drop, alpha, power):
-    needed = rollout.messages_needed(before, drop, alpha, power)
-    rng = numpy.random.default_rng(0)
-    old, new = rng.binomial(needed, [[before], [before - drop]], (2, 2_000))
-    found = sum(rollout.p_worse(n, needed, o, needed) < alpha for n, o in zip(new, old, strict=True))
-    assert binomtest(int(found), 2_000, power).pvalue > 0.001
-    alarms = sum(rollout.p_worse(n, needed, o, needed) < alpha for n, o in zip(old, old[::-1], strict=True))
-    assert binomtest(int(alarms), 2_000, alpha).pvalue > 0.001
-
-
-@pytest.mark.parametrize("new, old", [((600, 1_000), (700, 1_000)), ((9, 20), (500, 900)), ((50, 80), (48, 80))])
-def test_p_worse_is_that_of_scipy(new, old):
-    table = [[new[0], new[1] - new[0]], [old[0], old[1] - old[0]]]
-    both_sides = chi2_contingency(table, correction=False).pvalue
-    worse = new[0] / new[1] < old[0] / old[1]
-    assert rollout.p_worse(*new, *old) == pytest.approx(both_sides / 2 if worse else 1 - both_sides / 2)
-    assert rollout.p_worse(*new, *old) <= fisher_exact(table, alternative="less").pvalue  # which is conservative
-
-
-def test_p_worse_of_nothing():
-    assert rollout.p_worse(0, 0, 5, 10) == rollout.p_worse(10, 10, 10, 10) == rollout.p_worse(0, 5, 0, 5) == 1.0
-    for counts in ((11, 10, 5, 10), (5, 10, -1, 10)):
-        with pytest.raises(CourseError, match="Right answers are some of all answers"):
-            rollout.p_worse(*counts)
-
-
-@pytest.mark.parametrize(
-    "wrong, sentence",
-    [
-        ((0.7, 0.8), "cannot drop by 0.8"),
-        ((0.7, -0.1), "cannot drop by -0.1"),
-        ((0.7, 0.1, 0), "not an alpha of 0"),
-        ((0.7, 0.1, 0.05, 1), "a power of 1"),
-        ((0.7, 0.1, 0.5, 0.1), "not an alpha of 0.5"),
-    ],
-)
-def test_a_drop_that_cannot_be_planned_for(wrong, sentence):
-    with pytest.raises(CourseError, match=sentence):
-        rollout.messages_needed(*wrong)
 
 
 def test_failures_of_a_group_that_has_passed_still_count(tmp_path):

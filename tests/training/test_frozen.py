@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from slmops_lab.errors import CourseError
 from slmops_lab.evaluation import generation
 from slmops_lab.task import encoding
-from slmops_lab.training import base_model, frozen, trainer
+from slmops_lab.training import base_model, compression, frozen, trainer
 
 HOW = {"max_steps": 6, "learning_rate": 1e-2, "logging_steps": 1, "label": None, "bf16": False, "seed": 0}
 HOW["train_embeddings"] = False  # they lie below the frozen layers, so `upper` holds them still, too
@@ -138,11 +138,12 @@ def test_a_full_disk_leaves_them_in_memory(tiny, tmp_path, monkeypatch):
 def test_without_memory_the_layers_run_in_every_step(tiny_folder, tmp_path, monkeypatch):
     model, tokenizer = base_model.open_model(tiny_folder)
     lessons = uneven(tokenizer)
+    read_before = frozen.read(model, tokenizer, lessons, 1).examples  # by fewer layers: of no use to the upper ones
     enough = psutil.virtual_memory()
     with monkeypatch.context() as short:
         short.setattr(psutil, "virtual_memory", lambda: enough._replace(available=1000))
         with pytest.warns(UserWarning, match=r"takes 0.00 GB, and 0.00 GB of memory are free"):
-            lower = frozen.read(model, tokenizer, lessons, 2)
+            lower = frozen.read(model, tokenizer, read_before, 2)
     assert lower.size == 0
     with frozen.upper(model, lower):
         ours = trainer.train(model, tokenizer, lower.examples, **HOW)
@@ -185,3 +186,14 @@ def test_no_examples(tiny):
     model, tokenizer = tiny
     with pytest.raises(CourseError, match="no examples for the frozen layers"):
         frozen.read(model, tokenizer, [], 2)
+
+
+def test_what_the_upper_layers_are_changes_nothing_below(tiny, monkeypatch):
+    model, tokenizer = tiny
+    count = len(model.model.layers)
+    monkeypatch.setattr(model.config, "layer_types", ["full_attention"] * count, raising=False)
+    lower = frozen.read(model, tokenizer, uneven(tokenizer, 3), 1)
+    cut = compression.keep_layers(model, [0, count - 1])
+    assert len(cut.config.layer_types) == 2 < count
+    with frozen.upper(cut, lower) as above:
+        assert len(above.model.layers) == 1
