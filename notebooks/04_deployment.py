@@ -352,13 +352,16 @@ for name, folder in rounded.items():
 # %% [markdown]
 # ## 4.3 Run it
 #
-# No training framework is needed any more: a tokenizer, a graph, a loop that asks for the next token. The chat template is
-# what the model was trained with; the runtime finds it in the folder.
+# *You run the student without a training framework, and force a model that cannot write tickets to write valid ones.*
+#
+# To answer, a [*runtime*](../book/glossary.md#runtime) needs a tokenizer, the graph, and a loop that asks for the next token. The [*chat
+# template*](../book/glossary.md#chat-template) says how a chat becomes one text. The runtime finds it in the folder:
 
 # %%
+sections.begin("4.3")
 message = desk.test[0]
 chat = desk.task.messages(message["text"])
-student = runtime.GenAIRuntime(onnx["int4"])
+student = runtime.GenAIRuntime(onnx_folders["int4"])
 print(student.prompt(chat))
 
 # %% [markdown]
@@ -372,116 +375,142 @@ print(f"{making.prompt_tokens} tokens read, {making.answer_tokens} made, ended b
 # %% [markdown]
 # ### Make invalid answers impossible
 #
-# A tuned model usually writes valid JSON; the table below says how often. *Guided decoding* makes it always, unless the limit of tokens cuts an answer off: at each step the tokens that would
-# leave a grammar, a set of rules for texts, get no probability ([Willard and Louf 2023](https://arxiv.org/abs/2307.09702)). The rules follow from the task's schema, one `value` per field, and from the message: a `COPY` must be
-# a `PIECE` of it.
+# Other programs read the answers, so each has to be valid JSON with known values. *Guided decoding* makes sure of that: at each step, the tokens that would
+# leave a grammar (a set of rules for texts) get no probability ([Willard and Louf 2023](https://arxiv.org/abs/2307.09702)). Our grammar follows from the task's
+# schema: one `value` per field, with the values that the schema lists. It also follows from the message: a copied value (`COPY`) must be a `PIECE` of it.
 
 # %%
 grammar = desk.task.grammar("My TT-42 is late")
 print(grammar[:120], "...", grammar[-300:], sep="\n")
 
 # %% [markdown]
-# **Predict:** does a model that may not say anything else answer better, or only more tidily?
+# The student learned to write tickets, so there is little to repair in its answers. The base model of chapter 1 never learned it. We convert the base model to
+# int4 as well, and explain the task to it in the system turn, as in chapter 1. Then both models answer the same messages, free and guided.
+
+# %%
+from slmops_lab.training import base_model as models
+
+with artifacts.save(run, "base-int4", settings={"precision": "int4"}) as folder:
+    export.to_onnx(models.fetch(run.base_model), folder, "int4")
+asked_few = tests[: run.pick(full=24, quick=8)]
+valid_guess = widgets.predict(
+    f"Of {len(asked_few)} free answers of the untuned base model, how many are valid?", "answers"
+)
 
 
 # %%
-def answered(served, records, label, guided=False):
+def answered(served, records, label, guided=False, explain=False):
     """Answers, and the milliseconds that each took."""
     said, ms = [], []
     for record in tqdm(records, desc=label, leave=False):
         guidance = ("lark_grammar", desk.task.grammar(record["text"])) if guided else None
         most = 64 + (len(json.dumps(record["text"])) if guided else 0)  # room for the longest copy
         with measure.timed() as elapsed:
-            said.append(served.generate(desk.task.messages(record["text"]), most, guidance=guidance))
+            said.append(served.generate(desk.task.messages(record["text"], explain), most, guidance=guidance))
         ms.append(1_000 * elapsed.seconds)
     return said, ms
 
 
+untuned = runtime.GenAIRuntime(run.artifacts / "base-int4")
+compared, spent = {}, {}
+for who, served, explain in (("base", untuned, True), ("student", student, False)):
+    for how in ("free", "guided"):
+        said, ms = answered(served, asked_few, f"{who}, {how}", how == "guided", explain)
+        compared[who, how] = scoring.score(desk.task, asked_few, said).rows
+        spent[who, how] = sum(ms) / len(ms)
+        if who == "base":
+            print(f"{who}, {how}: {said[0][:140]!r}")
+untuned.close()
+
 # %%
-texts, scores, spent = {}, {}, {}
-for name in ("free", "guided"):
-    texts[name], spent[name] = answered(student, tests, name, guided=name == "guided")
-    scores[name] = scoring.score(desk.task, tests, texts[name])
-print(f"guided answers take {sum(spent['guided']) / sum(spent['free']):.2f} times the time")
-pandas.concat({name: s.table() for name, s in scores.items()}).round(3)
+valid_guess.answer(int(compared["base", "free"]["valid"].sum()))
+plots.show(
+    plots.shares({f"{who}, {how}": rows["valid"] for (who, how), rows in compared.items()}, "valid answers in %"),
+    takeaway=f"Base model: {100 * compared['base', 'free']['valid'].mean():.0f} % valid when free, {100 * compared['base', 'guided']['valid'].mean():.0f} % when guided",
+    alt="Bars with 95 % intervals: share of valid answers of the base model and the student, free and guided.",
+)
+for who in ("base", "student"):
+    gain = intervals.difference(compared[who, "guided"]["exact"], compared[who, "free"]["exact"])
+    print(
+        f"{who}: exact match {100 * compared[who, 'free']['exact'].mean():.0f} % free, {100 * compared[who, 'guided']['exact'].mean():.0f} % guided; "
+        f"difference {100 * gain['points']:+.0f} points ({100 * gain['low']:+.0f} to {100 * gain['high']:+.0f}), "
+        f"{spent[who, 'guided'] / spent[who, 'free']:.1f} times the time"
+    )
 
 # %% tags=["nbval-check-output"]
-print("every guided answer is valid:", bool(scores["guided"].rows["valid"].all()))
+print("every guided answer is valid:", all(compared[who, "guided"]["valid"].all() for who in ("base", "student")))
 
 # %% [markdown]
-# A grammar knows the form, not the right answer. It also ends what would not end.
+# A grammar knows which answers are valid, not which one is right. It also gives every answer an end. For a model that was tuned for the task it is a safeguard.
+# For one that was not, it makes answers readable, and exact match shows what they are worth.
 #
-# ### Several at once
+# ## 4.4 Did four bits change the student's answers?
 #
-# Decoding reads every weight for every token. With a batch the same reading serves several messages. **Predict** the gain here.
+# *You compare the int4 student with its fp32 twin, message by message.*
+#
+# The student was trained with rounded weights. The fp32 graph and the int4 graph hold the same values.
 
 # %%
-lot = chats[: run.pick(full=32, quick=8)]
-with measure.timed() as alone:
-    one_by_one = [student.generate(one) for one in lot]
-with measure.timed() as together:
-    in_batches = [text for i in range(0, len(lot), 8) for text in student.generate_batch(lot[i : i + 8])]
-same = sum(a == b for a, b in zip(one_by_one, in_batches))
-print(
-    f"{alone.seconds / together.seconds:.1f} times as fast in batches of 8; {same} of {len(lot)} answers are the same"
-)
-
-# %% [markdown]
-# Below 1 it does not pay here: short answers of unequal length wait for the longest, and few cores soon have enough to compute. Sums are taken in another order in a batch, which
-# now and then changes a word.
-#
-# ## 4.4 Did four bits change the answers?
-#
-# The student was trained with rounded weights, so the fp32 graph holds the same weights as the int4 graph. **Predict:** how many of its
-# answers will change?
-
+sections.begin("4.4")
+bits_guess = widgets.predict(f"How many of {len(sample)} answers differ between the two graphs?", "answers")
 
 # %%
-exact_graph = runtime.GenAIRuntime(onnx["fp32"])
-said, _ = answered(exact_graph, tests, "fp32")
+scores, texts = {}, {}
+texts["1.0.0"], _ = answered(student, tests, "int4")
+scores["1.0.0"] = scoring.score(desk.task, tests, texts["1.0.0"])
+exact_graph = runtime.GenAIRuntime(onnx_folders["fp32"])
+said, _ = answered(exact_graph, sample, "fp32")
 exact_graph.close()
-scores["fp32"] = scoring.score(desk.task, tests, said)
-print(sum(a != b for a, b in zip(said, texts["free"])), "of", len(tests), "answers changed")
-cost = intervals.difference(scores["free"].rows["exact"], scores["fp32"].rows["exact"], run.seed)
+in_fp32 = scoring.score(desk.task, sample, said)
+bits_guess.answer(sum(a != b for a, b in zip(said, texts["1.0.0"], strict=False)))
+cost = intervals.difference(scores["1.0.0"].rows["exact"][: len(sample)], in_fp32.rows["exact"], run.seed)
 print(
-    f"fp32 {100 * scores['fp32'].exact:.1f} %, int4 {100 * scores['free'].exact:.1f} % exact match; int4 minus fp32 "
-    f"{100 * cost['points']:.1f} points (95 % interval {100 * cost['low']:.1f} to {100 * cost['high']:.1f})"
+    f"int4 minus fp32: {100 * cost['points']:+.1f} points of exact match (95 % interval {100 * cost['low']:+.1f} to {100 * cost['high']:+.1f})"
 )
+scores["1.0.0"].table().round(3)
 
 # %% [markdown]
-# The weights are the same, so what changes, changes through arithmetic. On a processor the builder lets int4 kernels round the inputs of each
-# multiplication to 8 bits, too (its option `int4_accuracy_level`, [Microsoft](https://github.com/microsoft/onnxruntime-genai)); this run does not test whether that is
-# the only reason. Compare with what rounding did to the teacher above.
+# Where an answer differs, it is not because of the weights. The arithmetic differs: on a processor the int4 products may round what they read to eight bits as
+# well (the builder's option `int4_accuracy_level`, [Microsoft](https://github.com/microsoft/onnxruntime-genai)). Sums in another order also differ in the last
+# digits. This run does not tell these reasons apart. Compare with what rounding did to the teacher, which was not trained for it.
 #
 # ## 4.5 The same folder in Foundry Local
 #
-# Foundry Local ([Microsoft](https://github.com/microsoft/Foundry-Local)) manages models on a device: register a folder, load it, chat with it. Here it runs inside this
-# process, with nothing but the folder you just made, whose template it applies. The first test message again, streamed piece by piece:
+# *You load your own model in Foundry Local, and see what a wrong template and a wrong setting do.*
+#
+# Foundry Local ([Microsoft](https://github.com/microsoft/Foundry-Local)) manages models on a device: you register a folder, load it, and chat with it. Here it
+# runs inside this process. These are the lines of its SDK that the course uses to register and load a folder:
 
 # %%
-foundry = runtime.open_runtime("foundry", onnx["int4"])
+import inspect
+
+sections.begin("4.5")
+source = inspect.getsource(runtime.FoundryRuntime.__init__)
+print(source[source.index("        places =") :])
+
+# %%
+foundry = runtime.open_runtime("foundry", onnx_folders["int4"])
 pieces = list(foundry.stream(chat))
 print(len(pieces), "pieces:", pieces[:6], "...")
 print("".join(pieces))
-
-# %%
-few = chats[: run.pick(full=40, quick=10)]
-same = sum(foundry.generate(one).strip() == student.generate(one).strip() for one in few)
+again = chats[: run.pick(full=40, quick=10)]
+same = sum(foundry.generate(one).strip() == student.generate(one).strip() for one in again)
 foundry.close()
-print(f"{same} of {len(few)} answers are the same as ONNX Runtime GenAI's, but for white space at the ends")
+print(f"{same} of {len(again)} answers are the same as ONNX Runtime GenAI's, apart from white space at the ends")
 
 # %% tags=["nbval-check-output"]
-print("nine of ten answers agree:", same / len(few) >= 0.9)
+print("nine of ten answers agree:", same / len(again) >= 0.9)
 
 # %% [markdown]
-# Its web service is not used here: in version 2.2 it offers models of the public catalogue, and not a folder that you registered yourself.
+# (Its web service is not used here: in version 2.2 it offers models of the public catalogue, and not a folder that you registered yourself.)
 #
 # ### A template per family
 #
-# Families of models were trained with marks of their own around the turns. Three of them, the same chat:
+# Each family of models was trained with its own marks around the turns of a chat. Here are three of them with the same chat:
 
 # %%
 from jinja2 import Environment
+from transformers import AutoTokenizer
 
 TEMPLATES = {
     "ChatML (Qwen, SmolLM)": "{% for m in chat %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n",
@@ -492,17 +521,10 @@ TEMPLATES = {
 written = Environment(keep_trailing_newline=True)
 for family, template in TEMPLATES.items():
     print(f"{family:22}", repr(written.from_string(template).render(chat=chat))[:110], "...")
-
-# %%
-from transformers import AutoTokenizer
-
-ours = written.from_string(TEMPLATES["ChatML (Qwen, SmolLM)"]).render(chat=chat)
 tokenizer = AutoTokenizer.from_pretrained(student_folder)
 official = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+ours = written.from_string(TEMPLATES["ChatML (Qwen, SmolLM)"]).render(chat=chat)
 print("ours and the tokenizer's own are the same:", ours == official == student.prompt(chat))
-
-# %% [markdown]
-# What does a wrong template cost? The student with the marks of another family, which to it are plain text:
 
 
 # %%
@@ -511,17 +533,73 @@ def answered_with(template, chat):
     return "".join(runtime.Generation(student.start(ids, len(ids) + 64), student.tokenizer, len(ids), 64))
 
 
-wrong_marks = [answered_with(TEMPLATES["Phi-4-mini"], one) for one in few]
-right_marks = scoring.score(desk.task, tests[: len(few)], [student.generate(one) for one in few])
-wrong_marks = scoring.score(desk.task, tests[: len(few)], wrong_marks)
+wrong_marks = [answered_with(TEMPLATES["Phi-4-mini"], one) for one in again]
+wrong_marks = scoring.score(desk.task, tests[: len(again)], wrong_marks).rows["exact"]
+own_marks = scores["1.0.0"].rows["exact"][: len(again)]
+gap = intervals.difference(wrong_marks, own_marks, run.seed)
+told = verdict(gap, "the wrong template costs points", "the wrong template gains points")
 print(
-    f"exact match of {len(few)}: {100 * right_marks.exact:.0f} % with its template, {100 * wrong_marks.exact:.0f} % with Phi's"
+    f"exact match of {len(again)}: {100 * own_marks.mean():.0f} % with its own template, {100 * wrong_marks.mean():.0f} % with Phi's"
+)
+print(
+    f"difference {100 * gap['points']:+.0f} points (95 % interval {100 * gap['low']:+.0f} to {100 * gap['high']:+.0f}): {told}"
 )
 
 # %% [markdown]
-# If the wrong one costs little here, remember how few messages these are, and that this student was tuned on one short job. What a family was trained with is the only form that
-# its makers have tested.
+# The student reads the marks of another family as plain text. It was tuned on one short job, which it may recognize all the same, so the cost here can be too
+# small to see with so few messages. Keep to the template that a model was trained with: it is the only one that anybody tested.
 #
+# ### Exercise 4.2: a broken deployment
+#
+# A colleague has edited `genai_config.json`, the file that tells the runtime how to use the graph. Since then messages are refused, and where one is answered,
+# the answer does not end. The cell makes that folder and shows what happens.
+
+# %%
+import shutil
+
+broken = shutil.copytree(onnx_folders["int4"], scratch / "broken", dirs_exist_ok=True)
+told = json.loads((broken / "genai_config.json").read_text(encoding="utf-8"))
+told["model"] |= {"context_length": 96, "eos_token_id": told["model"]["vocab_size"] - 1}
+(broken / "genai_config.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+harmed_student = runtime.GenAIRuntime(broken)
+for text, most in ((message["text"], 64), ("late again", 24)):
+    try:
+        making = harmed_student.stream(desk.task.messages(text), most)
+        print(repr("".join(making)), "ended by:", making.finish_reason)
+    except settings.CourseError as error:
+        print(error)
+harmed_student.close()
+
+# %% [markdown]
+# Find the entries of `model` in that file that are wrong, and their right values. The files of the trained student say what is right (`config.json` in
+# `student_folder`). Write them as a dict, `repairs = {"entry": value}`, with the wrong entries only.
+
+# %% tags=["exercise"]
+repairs = ...
+
+# %% tags=["check"]
+good, bad = (
+    json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
+    for folder in (onnx_folders["int4"], broken)
+)
+check(
+    "4.2",
+    repairs,
+    lambda r: set(r) == {key for key in good if good[key] != bad[key]} and {**bad, **r} == good,
+    hint="One symptom is a message that is 'too long', the other an answer that only its limit ends. Which token should end it?",
+    why="Neither mistake is in the weights. A package whose files are all signed (4.9) refuses such an edit.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# trained = json.loads((student_folder / "config.json").read_text(encoding="utf-8"))
+# repairs = {"context_length": trained["max_position_embeddings"], "eos_token_id": trained["eos_token_id"]}
+# ```
+# </details>
+
+# %% [markdown]
 # ## 4.6 Serve it
 #
 # Other programs speak to a model over HTTP, mostly in the form that OpenAI's interface made common. `slmops serve FOLDER` does that: on this machine
