@@ -559,10 +559,10 @@ import shutil
 
 broken = shutil.copytree(onnx_folders["int4"], scratch / "broken", dirs_exist_ok=True)
 told = json.loads((broken / "genai_config.json").read_text(encoding="utf-8"))
-told["model"] |= {"context_length": 96, "eos_token_id": told["model"]["vocab_size"] - 1}
+told["model"] |= {"context_length": 96, "eos_token_id": 0}
 (broken / "genai_config.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 harmed_student = runtime.GenAIRuntime(broken)
-for text, most in ((message["text"], 64), ("late again", 24)):
+for text, most in ((max((record["text"] for record in tests), key=len), 64), ("late again", 24)):
     try:
         making = harmed_student.stream(desk.task.messages(text), most)
         print(repr("".join(making)), "ended by:", making.finish_reason)
@@ -602,6 +602,8 @@ check(
 # %% [markdown]
 # ## 4.6 Serve it
 #
+# *You start an endpoint, ask it with the ordinary client, and send it more than it can take.*
+#
 # Other programs speak to a model over HTTP, mostly in the form that OpenAI's interface made common. `slmops serve FOLDER` does that: on this machine
 # only, with a bearer token, limits on everything a request may ask for, and a queue of limited length. Here it runs in a process of its own.
 
@@ -612,10 +614,13 @@ import openai
 
 from slmops_lab.deployment.endpoint import launch
 
+sections.begin("4.6")
 log_file = run.artifacts / "requests.jsonl"
 log_file.unlink(missing_ok=True)
 stack = ExitStack()
-url, token = stack.enter_context(launch.running(onnx["int4"], "--name", "desk", "--log", log_file, "--queue", "3"))
+url, token = stack.enter_context(
+    launch.running(onnx_folders["int4"], "--name", "desk", "--log", log_file, "--queue", "3")
+)
 client = openai.OpenAI(base_url=url, api_key=token, max_retries=0)
 print([model.id for model in client.models.list()])
 
@@ -628,7 +633,7 @@ pieces = client.chat.completions.create(model="desk", messages=chats[0], stream=
 print([piece.choices[0].delta.content for piece in pieces])
 
 # %% [markdown]
-# What it does not accept, it says in one sentence. **Predict** which of these four is refused by whom: the token, the limits, the schema, the protocol.
+# A request that it does not accept gets one sentence. Each of these four is refused for another reason: the token, the limits, the schema, the protocol.
 
 # %%
 stranger = openai.OpenAI(base_url=url, api_key="guessed", max_retries=0)
@@ -668,82 +673,147 @@ print("four clients are served without an error:", table.loc[4, "answered"] == l
 print("every request was answered or turned away:", bool((table["other"] == 0).all()))
 
 # %% [markdown]
-# Up to the queue's length, more clients wait longer; beyond it those who were accepted wait no longer, and the rest are turned away (these clients do not come again). Does one worker answer more per second?
-# (p99 of so few answers is nearly the slowest.)
+# One request runs at a time. With up to four clients each waits for the others, so the times grow and the answers per second stay about the same. With eight
+# clients the queue is full: those who are accepted wait no longer than before, and the others are turned away at once. (These clients do not come again. The p99
+# of so few answers is nearly the slowest of them.)
+#
+# ### Exercise 4.3: when to come back
+#
+# Write `retry_after(waiting, seconds_each)`: what a full queue should tell a client in its `Retry-After` header. It is a whole number of seconds, at least 1, after
+# which everybody who waits now has been answered.
+
+# %% tags=["exercise"]
+retry_after = ...
+
+# %% tags=["check"]
+check(
+    "4.3",
+    retry_after,
+    lambda f: [f(3, 0.5), f(3, 0.4), f(16, 0.06), f(0, 1.0), f(4, 2.0), f(3, 1.0)] == [2, 2, 1, 1, 8, 3],
+    hint="A whole second that is not over yet still has to be waited for. An empty queue is no reason to say 0.",
+    why="A client that comes back at once only makes the queue longer.",
+    wanted="2 for three that wait and take 0.5 s each",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def retry_after(waiting, seconds_each):
+#     return max(1, math.ceil(waiting * seconds_each))
+# ```
+# </details>
 #
 # ## 4.7 Fast, but how fast could it be?
 #
-# The teacher in PyTorch with 32-bit weights against the int4 student, and two steps between them. Each gets a fresh process, so that memory can
-# be told apart; they take turns message by message, so that whatever else this machine does hits all. **Predict:** which step saves most: fewer
-# layers and tokens, another runtime, or fewer bits?
+# *You measure the student against its teacher, and against the limit that this machine's memory sets.*
+#
+# Four systems answer the same messages: the teacher in PyTorch with 32-bit weights, the int4 student, and two steps between them. Each gets a process of its
+# own, because peak memory belongs to a process. They take turns message by message, so that whatever else this machine does hits all of them.
+
+# %%
+sections.begin("4.7")
+step_names = ["fewer layers and tokens", "another runtime", "fewer bits"]
+step_guess = widgets.predict("Which step saves most of the time?", step_names)
 
 # %%
 systems = {
     "teacher, PyTorch fp32": ("torch", teacher_folder),
     "student, PyTorch fp32": ("torch", student_folder),
-    "student, ONNX fp32": ("genai", onnx["fp32"]),
-    "student, int4": ("genai", onnx["int4"]),
+    "student, ONNX fp32": ("genai", onnx_folders["fp32"]),
+    "student, int4": ("genai", onnx_folders["int4"]),
 }
-race, memory = runtime.race(systems, chats[: run.pick(full=30, quick=12)])
-times = race.pivot(index="message", columns="system", values="ms")
+race, memory = runtime.race(systems, chats[: run.pick(full=24, quick=12)])
+times = race.pivot(index="message", columns="system", values="ms")[list(systems)]
 pandas.DataFrame({name: bench.percentiles(times[name]) for name in systems}).T.round(0)
 
 # %%
 from itertools import pairwise
 
-medians = {name: times[name].median() for name in systems}
+medians = times.median()
+steps = [before / after for before, after in pairwise(medians)]
+step_guess.answer(step_names[steps.index(max(steps))])
 plots.show(
-    plots.bars(medians, "milliseconds per message (median)", digits=0),
+    plots.bars(dict(medians), "milliseconds per message (median)", digits=0),
     takeaway=f"The student answers in {100 * medians['student, int4'] / medians['teacher, PyTorch fp32']:.0f} % of the teacher's time",
-    alt="Bar chart of the median time per message for the teacher, the student in PyTorch, in ONNX and in int4.",
+    alt="Bar chart of the median time per message: the teacher, the student in PyTorch, in ONNX fp32 and in int4.",
 )
-
-# %%
-steps = list(medians.values())
-print(
-    "fewer layers, another runtime, fewer bits: each",
-    [f"{a / b:.1f}" for a, b in pairwise(steps)],
-    "times as fast",
-)
+print(", ".join(f"{name}: {factor:.1f} times as fast" for name, factor in zip(step_names, steps, strict=True)))
 print("peak memory in MB:", {name: round(size / 1e6) for name, size in memory.items()})
 
 # %% tags=["nbval-check-output"]
-print("the student is faster than the teacher:", medians["student, int4"] < medians["teacher, PyTorch fp32"])
+print("the student is faster than the teacher:", bool(medians["student, int4"] < medians["teacher, PyTorch fp32"]))
 print("its process needs less memory:", memory["student, int4"] < memory["teacher, PyTorch fp32"])
 
 # %% [markdown]
+# (In another order the factors would be others. The runtime also keeps what it has computed for the system turn from one message to the next.)
+#
 # ### Against the machine's limit
 #
-# Every token reads every weight. So memory bandwidth over bytes limits the tokens per second, unless the model fits into the processor's cache. A prompt, on the other hand, is read all at once:
-# there the arithmetic is the limit. `first_ms` is the time to the first token, `per_second` the tokens after it, `cores` how many processors were busy.
+# For every token that is written, the processor has to read what 4.2 counted: all matrices, and one row of a table that is looked up. It also reads the
+# [*KV cache*](../book/glossary.md#kv-cache), two numbers for each position, layer and entry of the key-value heads. The bandwidth of the memory divided by these
+# bytes is a limit for the tokens per second, unless part of them stays in the processor's own cache. The message itself is read all at once, and there the
+# arithmetic is the limit.
+
 
 # %%
-speeds, peaks = {}, {}
-for precision, folder in onnx.items():
-    speeds[precision], peaks[precision] = bench.speed(folder, rounds=run.pick(full=5, quick=1))
-    speeds[precision]["limit"] = reach / measure.weight_bytes(folder)
-    speeds[precision]["% of the limit"] = 100 * speeds[precision]["per_second"] / speeds[precision]["limit"]
-    speeds[precision]["peak MB"] = peaks[precision] / 1e6
-pandas.concat(speeds).round(1)
+def bytes_read(table):
+    looked_up = table["used by"].str.fullmatch(r"Gather\w*")
+    whole = table[~looked_up & (table["used by"] != "")]["bytes"].sum()
+    return whole + (table[looked_up]["bytes"] / table[looked_up]["rows"]).sum()
+
+
+def cache_bytes(folder, positions):
+    told = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    return 2 * 4 * positions * told["num_hidden_layers"] * told["num_key_value_heads"] * told["head_size"]
+
+
+limit_guess = widgets.predict("How much of the memory's limit does int4 reach after a message of 128 tokens?", "%")
 
 # %%
-decode = {precision: table["per_second"].iloc[0] for precision, table in speeds.items()}
-limits = {precision: table["limit"].iloc[0] for precision, table in speeds.items()}
+speeds, peaks, made = {}, {}, 48
+for precision, folder in onnx_folders.items():
+    table, peaks[precision] = bench.speed(folder, answer=made, rounds=run.pick(full=3, quick=1))
+    held = [cache_bytes(folder, prompt + made / 2) for prompt in table.index]
+    table["MB a token"] = [(bytes_read(stored[precision]) + cache) / 1e6 for cache in held]
+    table["limit"] = reach / 1e6 / table["MB a token"]
+    speeds[precision] = table
+speeds = pandas.concat(speeds, names=["weights", "tokens read"])
+speeds.round(1)
+
+# %%
+reached = 100 * speeds[["per_second", "slowest", "fastest"]].div(speeds["limit"], axis=0)
+reached.index = [f"{weights}, {prompt} tokens read" for weights, prompt in reached.index]
+limit_guess.answer(reached.loc["int4, 128 tokens read", "per_second"])
+decode = speeds["per_second"].groupby("weights").first()
 plots.show(
-    plots.columns(
-        list(onnx),
-        {"measured": list(decode.values()), "limit of the memory": list(limits.values())},
-        "tokens per second",
-        top=None,
+    plots.dots(
+        reached["per_second"],
+        "% of the memory's limit (line: slowest to fastest round)",
+        reached["slowest"],
+        reached["fastest"],
+        mark=100,
     ),
     takeaway=f"int4 decodes {decode['int4'] / decode['fp32']:.1f} times as fast as fp32",
-    alt="Columns: measured tokens per second in fp32, int8 and int4, each beside the limit that memory bandwidth sets.",
+    alt="Points with ranges: tokens per second as a share of what memory bandwidth allows, for fp32, int8 and int4 and three lengths of the message.",
 )
+for precision in onnx_folders:
+    share = reached.loc[f"{precision}, 128 tokens read", "per_second"]
+    told = "nothing else takes much time" if share > 80 else "something other than reading weights takes the rest"
+    told = (
+        "part of the weights stays in the processor's cache, or our reading was not the fastest"
+        if share > 100
+        else told
+    )
+    print(f"{precision}: {share:.0f} % of the limit; {told}")
+print("peak memory in MB:", {precision: round(peak / 1e6) for precision, peak in peaks.items()})
 
 # %% [markdown]
-# Above 100 %: the weights fit the cache, or our reading of memory was not the fastest. Far below: something else takes the time, such as starting many small multiplications. `tests/benchmarks/decoding.py` compares
-# with llama.cpp on the same weights.
-#
+# `first_ms` in the table is the [*time to first token*](../book/glossary.md#time-to-first-token), `per_second` counts the tokens after it, and `cores` says how
+# many processors were busy. With fewer bits there is less to read, and the rest weighs more: many small operations to start, and the arithmetic of unpacking. If
+# int4 is far from its limit, still fewer bits will not help; fewer layers will. `tests/benchmarks/decoding.py` compares with llama.cpp on the same weights.
+
+# %% [markdown]
 # ## 4.8 A checklist that runs
 #
 # Before a model goes out, ask it what nobody should ask. Each message must be answered with valid JSON or refused in a sentence.
