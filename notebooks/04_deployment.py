@@ -872,7 +872,7 @@ ATTACKS = {
 }
 
 
-# %
+# %%
 def attacked(record, name):
     answer = dict(record["answer"])
     for copied in copies if name == "capitals" else ():  # a copy has to be copied from what stands there now
@@ -882,7 +882,7 @@ def attacked(record, name):
 
 at_risk = [r for r, exact in zip(tests, scores["1.0.0"].rows["exact"], strict=True) if exact][
     : run.pick(full=24, quick=8)
-]
+] or sample[:8]
 held, invalid = {}, {}
 for name in ATTACKS:
     asked = [attacked(record, name) for record in at_risk]
@@ -954,16 +954,20 @@ print("of all these requests, refused or failed:", refused)
 # %% [markdown]
 # ## 4.9 Pack it, sign it, register it
 #
-# A folder of weights says nothing about itself. A package does: what it is, what it was measured at, what it was made from, what is in it (a bill of materials, *SBOM*, in the form of [CycloneDX](https://cyclonedx.org)), under which licence.
-# First the measurements that devices care about.
+# *You sign a package, and see harmed, foreign and old ones refused.*
+#
+# A folder of weights says nothing about itself. A package says what it is, how it was measured, what it was made from and under which licence. It also lists
+# everything that is in it: a software bill of materials ([*SBOM*](../book/glossary.md#sbom)), here in the form of [CycloneDX](https://cyclonedx.org). First we
+# measure what devices care about, in a fresh process.
 
 # %%
+sections.begin("4.9")
 teacher_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))
 
 
 def facts_of(folder, scores, before):
-    """What a release is judged by; `before` are the scores of what runs now. Time and memory from a fresh process."""
-    raced, used = runtime.race({"it": ("genai", folder)}, chats[: run.pick(full=40, quick=12)])
+    """What a release is judged by; `before` are the scores of what runs now, on the same messages."""
+    raced, used = runtime.race({"it": ("genai", folder)}, chats[: run.pick(full=30, quick=12)])
     exact = intervals.proportion(scores.rows["exact"])
     against = intervals.difference(scores.rows["exact"], before.rows["exact"], run.seed)
     return {
@@ -977,22 +981,39 @@ def facts_of(folder, scores, before):
     }
 
 
-facts = facts_of(onnx["int4"], scores["free"], teacher_scores)
+facts = facts_of(onnx_folders["int4"], scores["1.0.0"], teacher_scores)
 pandas.Series(facts).round(3).to_frame("version 1.0.0")
 
 # %% [markdown]
-# Then a signature ([OpenSSF model signing](https://github.com/sigstore/model-transparency)): over every file, with a private key that stays at home. Devices get the public one.
+# Then comes a signature ([OpenSSF model signing](https://github.com/sigstore/model-transparency)). It covers the hash of every file. The private key that makes
+# it stays at home, and devices get the public key that verifies it. Here it is with a toy folder of two files:
 
 # %%
-import shutil
-
+from model_signing import signing, verifying
 from slmops_lab.deployment import package
 
 release = run.artifacts / "release"
 shutil.rmtree(release, ignore_errors=True)
 private, public = package.make_keys(release / "keys")
+toy, signature = scratch / "toy", scratch / "toy.sig"
+toy.mkdir(exist_ok=True)
+for name in ("weights.txt", "card.txt"):
+    (toy / name).write_text(f"this is {name}", encoding="utf-8")
+signing.Config().use_elliptic_key_signer(private_key=private).sign(toy, signature)
+for change in ("nothing", "weights.txt"):
+    if change != "nothing":
+        (toy / change).write_text("somebody was here", encoding="utf-8")
+    try:
+        verifying.Config().use_elliptic_key_verifier(public_key=public).verify(toy, signature)
+        print(f"{change} changed: accepted")
+    except Exception:  # the signing library raises several kinds
+        print(f"{change} changed: refused")
+
+# %% [markdown]
+# `package.pack` does the same for a model, its card and its bill of materials.
 
 
+# %%
 def pack(model, version, facts, **lineage):
     lineage |= {"data_sha256": run.data_sha256, "base_model": Path(run.base_model).name, "seed": run.seed}
     about = f"Reads a message of {desk.task.name} and writes {', '.join(desk.task.fields)} as JSON."
@@ -1000,17 +1021,15 @@ def pack(model, version, facts, **lineage):
     return package.pack(model, target, desk.task.name, version, "Apache-2.0", facts, lineage, private, about)
 
 
-first = pack(onnx["int4"], "1.0.0", facts, made_by="chapter 2, distillation")
+first = pack(onnx_folders["int4"], "1.0.0", facts, made_by="chapter 2, distillation")
 print((first / "MODEL_CARD.md").read_text(encoding="utf-8"))
-
-# %%
-print("signed:", {name: digest[:8] for name, digest in package.signed_files(first).items()})
 bill = json.loads((first / "sbom.cdx.json").read_text(encoding="utf-8"))
 print("runs on:", {part["name"]: part["version"] for part in bill["components"] if part["type"] == "library"})
-package.verify(first, public)["version"]
+print("signed:", {name: digest[:8] for name, digest in package.signed_files(first).items()})
 
 # %% [markdown]
-# **Predict** what each of these says: one bit changed, a file taken away, one added, another's key, a version older than the installed one.
+# What does a device say to a package in which one bit was changed, to one without a file, to one with a file more, to one that somebody else has signed, and to
+# one that is older than what is installed?
 
 
 # %%
@@ -1037,6 +1056,7 @@ harms = [
 ]
 
 # %%
+shutil.rmtree(scratch / "harmed", ignore_errors=True)
 for how, key, installed in harms:
     try:
         package.verify(harmed(how), key, newer_than=installed)
@@ -1045,7 +1065,49 @@ for how, key, installed in harms:
     shutil.rmtree(scratch / "harmed")
 
 # %% [markdown]
-# A *registry* knows every version, and which one is in use. MLflow keeps it in a local database; its *aliases* are names that move.
+# ### Exercise 4.4: an attacker's version
+#
+# Somebody sends your devices version 0.9.0. You signed it yourself two years ago, and it has a weakness that you have repaired since. Write `accept(folder,
+# installed)`: True for a package that `public`'s owner has signed and that is newer than `installed`, False for any other.
+
+# %% tags=["exercise"]
+accept = ...
+
+# %% tags=["check"]
+shutil.rmtree(scratch / "harmed", ignore_errors=True)
+foreign = harmed(lambda folder: (folder / "helper.py").write_text("import os"))
+tried = [
+    (first, "0.9.0"),
+    (first, "0.10.0"),
+    (first, "10.0.0"),
+    (first, "1.0.0"),
+    (foreign, "0.1.0"),
+    (release, "0.1.0"),
+]
+check(
+    "4.4",
+    accept,
+    lambda f: [f(*one) for one in tried] == [True, True, False, False, False, False],
+    hint="package.verify raises settings.CourseError where it refuses, and it compares versions as versions: 10.0.0 is newer than 9.0.0.",
+    why="A signature says who, not when: without the version an old mistake can be brought back.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def accept(folder, installed):
+#     try:
+#         return bool(package.verify(folder, public, newer_than=installed))
+#     except settings.CourseError:
+#         return False
+# ```
+# </details>
+#
+# ### The registry
+#
+# A [*registry*](../book/glossary.md#registry) knows every version, and which one is in use. MLflow keeps it in a local database. Its
+# [*aliases*](../book/glossary.md#alias) are names that move: `candidate` for the newest version, `champion` for the one that is in use.
 
 # %%
 import mlflow
@@ -1067,20 +1129,27 @@ known = registry.get_model_version_by_alias(desk.task.name, "candidate")
 print(known.version, {key: known.tags[key] for key in ("version", "data_sha256", "exact_match", "made_by")})
 
 # %% [markdown]
-# From a device's version number back to the data it was made from: that is what lineage is for.
+# From a device's version number one gets back to the data that it was made from. That is what [*lineage*](../book/glossary.md#lineage) is for.
 #
 # ## 4.10 The gate
 #
-# A candidate becomes the champion when it keeps its budget on the kind of device that it is meant for. Budgets are a file, `notebooks/release_budgets.yaml`. Quality is judged by the lower end of
-# an interval: a lucky test set seldom opens the gate. **Predict:** which of the two kinds of device takes this one?
+# *You compare the release with a budget.*
+#
+# A candidate becomes the champion if it keeps its budget on the kind of device that it is meant for (the [*gate*](../book/glossary.md#gate)). Budgets are a file,
+# `notebooks/release_budgets.yaml`. Quality is judged by the lower end of an interval, so that a lucky draw of test messages seldom opens the gate. This is the one
+# place that needs all test messages: with fewer of them the lower end would be lower.
 
 # %%
 from slmops_lab.deployment import gate
 
+sections.begin("4.10")
 budgets = gate.load(settings.ROOT / "notebooks/release_budgets.yaml")
-for profile_name in budgets:
-    print(profile_name)
-    print(gate.check(facts, budgets, profile_name).round(3), "\n")
+checked = {name: gate.check(facts, budgets, name) for name in budgets}
+for name, rows in checked.items():
+    print(
+        f"{name}: {'may go out' if rows['passed'].all() else 'refused for ' + ', '.join(rows.index[~rows['passed']])}"
+    )
+pandas.concat(checked).round(3)
 
 # %%
 if gate.passes(facts, budgets, "till"):
@@ -1088,8 +1157,10 @@ if gate.passes(facts, budgets, "till"):
 print({alias: version for alias, version in registry.get_registered_model(desk.task.name).aliases.items()})
 
 # %% [markdown]
-# In a pipeline the same is one command, `slmops gate FOLDER --budgets FILE --profile till --key public.pem`, whose exit code stops the release; `.github/workflows/release.yml` shows it.
-#
+# In a pipeline the same is one command, `slmops gate FOLDER --budgets FILE --profile till --key public.pem`, whose exit code stops the release;
+# `.github/workflows/release.yml` shows it.
+
+# %% [markdown]
 # ## 4.11 A staged rollout
 #
 # Nobody sends a new version to every device at once. Groups get it one after the other; the first, the *canary*, is small. It has to be large enough to notice a slightly worse model, though:
