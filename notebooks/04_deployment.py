@@ -1163,37 +1163,185 @@ print({alias: version for alias, version in registry.get_registered_model(desk.t
 # %% [markdown]
 # ## 4.11 A staged rollout
 #
-# Nobody sends a new version to every device at once. Groups get it one after the other; the first, the *canary*, is small. It has to be large enough to notice a slightly worse model, though:
-# what people correct is a sample. **Predict:** how many judged answers per version show that a model has lost 5 points?
+# *You compute how many answers a canary needs, build an alarm that may look at any time, and simulate how often both go wrong.*
+#
+# Nobody sends a new version to every device at once. Groups get it one after the other, and the first group, the [*canary*](../book/glossary.md#canary), is
+# small. People correct some answers, and these judged answers are our sample. How many of them does the canary need to show that a version is 5 points worse?
+#
+# The formula is for two proportions in groups of unequal size ([Fleiss, Tytun and Ury 1980](https://doi.org/10.2307/2529990)). A canary of 2 % leaves 49 times
+# as many devices on the old version, so the old version's share is known well, and only the canary's own sample is small. The test is one-sided: we ask whether
+# the new version is *worse*. A version that is 5 points worse should be found with a probability of 90 %.
 
 # %%
-from slmops_lab.operations import rollout
+from slmops_lab.operations import canary, rollout
 from slmops_lab.operations.fleet import Fleet, NEW
 
-before = min(max(scores["free"].exact, 0.2), 0.98)  # never or always right leaves nothing to plan with
-drops = {
-    f"{100 * drop:.0f} points": rollout.messages_needed(before, drop) for drop in (0.02, 0.05, 0.1) if drop < before
-}
-pandas.Series(drops).rename(f"judged answers that show a drop from {100 * before:.0f} % right by").to_frame().T
-
-# %% [markdown]
-# (One-sided test at 5 %, found with a probability of 90 %.) The plan: 2 % of the fleet, then 18 %, then the rest. Three looks at 5 % each would stop an equally good version too often, so each gets a third of it. As in [Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/), a group passes when
-# enough of its updates succeeded (here 90 %), and everything stops when too many failed (5 %). On top, its answers are compared with those that the old version gave since the rollout began.
+sections.begin("4.11")
+before = min(max(scores["1.0.0"].exact, 0.2), 0.98)  # never or always right leaves nothing to plan with
+print(f"The version in use is right in {100 * before:.1f} %.")
+needed_guess = widgets.predict("How many judged answers of a canary of 2 % show a drop of 5 points?", "answers")
 
 # %%
-needed = rollout.messages_needed(before, 0.05, alpha=0.05 / 3)
-plan = rollout.Plan(
-    alpha=0.05 / 3,
-    groups=[
-        {"name": "canary", "share": 0.02, "messages": needed},
-        {"name": "early", "share": 0.18, "messages": needed},
-        {"name": "everybody", "share": 0.80, "messages": needed},
-    ],
+needed = rollout.messages_needed(before, 0.05, alpha=0.04 / 3, ratio=49)
+needed_guess.answer(needed)
+rows = {}
+for drop in (0.02, 0.05, 0.1):
+    how = {"before": before, "drop": drop, "alpha": 0.04 / 3}
+    rows[f"{100 * drop:.0f} points"] = {
+        "groups of equal size": rollout.messages_needed(**how),
+        "49 times as many old answers": rollout.messages_needed(**how, ratio=49),
+    }
+pandas.DataFrame(rows).T.rename_axis("drop")
+
+# %% [markdown]
+# Half the drop needs about four times the answers. (Why the odd level? Three groups look once each. An equally good version should be stopped in at most 5 % of all
+# rollouts. We give the three looks 4 % together, and keep 1 % for an alarm.)
+#
+# ### An alarm that may look at any time
+#
+# A version that is never right should not have to collect all these answers before it is stopped. But who looks at a test again and again, and stops as soon as it
+# says "worse", finds something worse by chance. The alarm below may look as often as it likes:
+#
+# 1. Before each look we guess, from the answers so far, how often each version is right.
+# 2. Then we ask how much better this guess explains the fresh answers than the best guess in which both are equally right, and multiply these ratios over all looks.
+# 3. If the new version is not worse, the product reaches 100 with a probability of at most 1 %, however often we look.
+#
+# Such a ratio is called an e-value ([Turner, Ly and Gruenwald 2024](https://doi.org/10.1016/j.jspi.2023.106116)). A strict level for looks on the way and nearly
+# the whole level for the planned ones is an idea from clinical trials ([Haybittle 1971](https://doi.org/10.1259/0007-1285-44-526-793)). Here is one look as a
+# draft, with logarithms, so that products become sums. Each version is counted as (right, all).
+
+
+# %%
+def one_look(past, fresh):
+    new_right, new_all, old_right, old_all = past
+    old = (old_right + 0.5) / (old_all + 1)  # half a right and half a wrong answer more: never certain
+    new = min((new_right + 0.5) / (new_all + 1), old)  # where it seems no worse, nothing is claimed
+    new_right, new_all, old_right, old_all = fresh
+    alike = (new * new_all + old * old_all) / (new_all + old_all)
+    told = 0.0
+    for guess, right, answers in ((new, new_right, new_all), (old, old_right, old_all)):
+        told += right * math.log(guess / alike) + (answers - right) * math.log((1 - guess) / (1 - alike))
+    return told
+
+
+old_right = round(before * 980)
+for name, new_right in (("as good", round(before * 20)), ("never right", 0)):
+    past = fresh = (new_right, 20, old_right, 980)
+    told = one_look(past, fresh)
+    print(f"{name}: after two lots of 20 answers a ratio of {math.exp(told):.3g}; ", end="")
+    print("the library says the same:", math.isclose(told, canary.evidence(past, fresh), abs_tol=1e-9))
+
+# %% [markdown]
+# Does it keep its promise? The library simulates rollouts with versions whose share of right answers we choose, and counts how often each plan stops them. The
+# first plan has only the groups' own looks, the second one has the alarm too. As in [Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/), a group
+# also has to install well: it passes when nine of ten updates have succeeded, and everything stops when one in twenty has failed.
+
+# %%
+groups = [
+    {"name": "canary", "share": 0.02, "messages": needed},
+    {"name": "early", "share": 0.18, "messages": needed},
+    {"name": "everybody", "share": 0.80, "messages": needed},
+]
+fixed = rollout.Plan(alpha=0.05 / 3, groups=groups)
+plan = rollout.Plan(alpha=0.04 / 3, alarm=0.01, groups=groups)
+versions = {"as good": before, "5 points worse": before - 0.05, "never right": 0.0}
+many = {"rollouts": run.pick(full=4_000, quick=200), "seed": run.seed}
+rates = canary.error_rates({"looks only": fixed, "alarm too": plan}, before, versions, **many)
+rates.round(3)
+
+# %%
+rates.index = [f"{version}, {which}" for which, version in rates.index]
+percent = 100 * rates[["stopped", "low", "high"]]
+answers_until = rates[["answers, 10 %", "answers, 50 %", "answers, 90 %"]].T.to_numpy()
+stopped = {"values": percent["stopped"], "unit": "stopped, % of rollouts (95 % interval)", "low": percent["low"]}
+waited = {"values": rates["answers, 50 %"], "unit": "answers until the end (10 % to 90 %)", "log": True}
+waited |= {"low": rates["answers, 10 %"], "high": rates["answers, 90 %"]}
+saved = rates.loc["never right, looks only", "answers, 50 %"] / rates.loc["never right, alarm too", "answers, 50 %"]
+plots.show(
+    plots.panels(stopped | {"high": percent["high"]}, waited),
+    takeaway=f"A version that is never right is stopped after {saved:.0f} times fewer answers with the alarm",
+    alt="Two panels of points with ranges, for two plans and three versions: per cent of rollouts that are stopped, and judged answers until the end.",
+)
+print(
+    f"An equally good version is stopped in {percent.loc['as good, alarm too', 'stopped']:.1f} % of rollouts with the alarm."
+)
+print(f"One that is 5 points worse is stopped in {percent.loc['5 points worse, alarm too', 'stopped']:.1f} %.")
+
+# %% [markdown]
+# ### When people correct only what annoys them
+#
+# All this takes the judged answers as a random sample. People who correct what they notice judge wrong answers more often than right ones. If they do so alike for
+# both versions, the odds of being right shrink by the same factor for both, and their ratio stays ([Cornfield
+# 1951](https://doi.org/10.1093/jnci/11.6.1269)). If they look harder at the new version, or have got used to the mistakes of the old one, no test can help.
+
+# %%
+judged_more = {"random sample": (1.0, 1.0), "wrong answers 3 times as often": (3.0, 3.0)}
+judged_more |= {
+    "3 times as often for the new one only": (3.0, 1.0),
+    "3 times as often for the old one only": (1.0, 3.0),
+}
+rows = {}
+for name, wrong_more in judged_more.items():
+    seen = canary.as_corrected([before, before], wrong_more)
+    row = {"new one seems right, %": 100 * seen[0], "old one seems right, %": 100 * seen[1]}
+    for version in ("as good", "5 points worse"):
+        found = canary.error_rates({"": plan}, before, {version: versions[version]}, wrong_more=wrong_more, **many)
+        row[f"stopped, {version}, %"] = 100 * found["stopped"].iloc[0]
+    rows[name] = row
+pandas.DataFrame(rows).T.round(1)
+
+# %% [markdown]
+# (The first two columns are for an equally good version.) In the last two rows the plan stops good versions, or lets worse ones through. So draw a random sample of
+# answers, and have all of it judged, whether somebody complained or not.
+#
+# ### Exercise 4.5: decide a rollout
+#
+# Write `decide(new_right, new_all, old_right, old_all, evidence)` for the canary: "roll back", "next group" or "wait". `evidence` is the sum of the logarithms from
+# all looks. Use `plan.alarm`, `plan.alpha`, `needed`, and `canary.p_worse(new_right, new_all, old_right, old_all)`, the p-value of the group's own look. That look
+# comes once, when both versions have `needed` judged answers.
+
+# %% tags=["exercise"]
+decide = ...
+
+# %% tags=["check"]
+many_old = (round(before * 49 * needed), 49 * needed)
+decisions = [
+    ((0, 40, round(before * 1960), 1960, 30.0), "roll back"),  # the alarm
+    (
+        (round(0.85 * before * needed / 2), needed // 2, *many_old, 4.5),
+        "wait",
+    ),  # looks worse, but it is no planned look
+    ((round(before * needed), needed, *many_old, 0.0), "next group"),
+    ((round((before - 0.01) * needed), needed, *many_old, -2.0), "next group"),
+    ((round((before - 0.1) * needed), needed, *many_old, 1.0), "roll back"),  # its own look
+    ((round(before * needed), needed, 30, 40, 0.0), "wait"),  # hardly anything to compare with
+    ((round(before * needed), needed, *many_old, 5.0), "roll back"),
+]
+check(
+    "4.5",
+    decide,
+    lambda f: all(f(*counts) == wanted for counts, wanted in decisions),
+    hint="The alarm may ring at any time: a product of 1 / plan.alarm is a sum of logarithms. Before the planned look a small p-value means nothing.",
+    why="Each reason to stop has its own share of the 5 %. Use one of them twice, and the promise is gone.",
 )
 
 # %% [markdown]
-# The fleet is **simulated**: links, breakdowns, offline hours, customers. Two things in it are real. How often a version is right comes from the answers measured above. And some devices of the canary
-# really verify the package and run the model in it.
+# <details><summary>Solution</summary>
+#
+# ```python
+# def decide(new_right, new_all, old_right, old_all, evidence):
+#     if evidence >= -math.log(plan.alarm):
+#         return "roll back"
+#     if min(new_all, old_all) < needed:
+#         return "wait"
+#     return "roll back" if canary.p_worse(new_right, new_all, old_right, old_all) < plan.alpha else "next group"
+# ```
+# </details>
+#
+# ### The fleet
+#
+# The fleet is **simulated**: links, breakdowns, offline hours, customers. Two things in it are real. How often a version is right comes from the answers measured
+# above. And some devices of the canary really verify the package and run the model in it.
 
 
 # %%
@@ -1219,83 +1367,81 @@ def roll_out(folder, old, new, name, installed="1.0.0", **more):
 
 
 # %% [markdown]
-# Somebody signs the smaller student of 2.12 and sends it past the gate. Does the rollout notice? (If the gate refused 1.0.0 above, read on as if a person had overruled it.)
+# Somebody signs a smaller student, which chapter 2 has trained for a comparison, and sends it past the gate.
 
 # %%
 smaller = [run.artifacts / f"student-{layers}-layers-int4" for layers in range(1, 40)]  # left by chapter 2
-hasty = next((folder for folder in smaller if artifacts.find(run, folder.name)), onnx["int4"])
+hasty = next((folder for folder in smaller if artifacts.find(run, folder.name)), onnx_folders["int4"])
 served = runtime.GenAIRuntime(hasty)
-said, _ = answered(served, tests, "hasty")
+said, _ = answered(served, sample, "hasty")
 served.close()
-scores["hasty"] = scoring.score(desk.task, tests, said)
-print(f"{100 * scores['hasty'].exact:.1f} % right, valid JSON {100 * scores['hasty'].rows['valid'].mean():.0f} %")
-hasty_facts = facts_of(hasty, scores["hasty"], scores["free"])
+scores["hasty"] = scoring.score(desk.task, sample, said)
+in_use = scores["1.0.0"].first(len(sample))
+print(
+    f"{hasty.name}: {100 * scores['hasty'].exact:.1f} % right, against {100 * in_use.exact:.1f} % on the same messages"
+)
+hasty_facts = facts_of(hasty, scores["hasty"], in_use)
 print("the gate would have said:", "yes" if gate.passes(hasty_facts, budgets, "till") else "no")
 second = pack(hasty, "1.1.0", hasty_facts, made_by=hasty.name)
+stop_guess = widgets.predict(f"At most how many of {devices:,} devices will run it?", "devices")
 
 # %%
-fleet, controller = roll_out(second, scores["free"], scores["hasty"], "1.1.0")
+fleet, controller = roll_out(second, in_use, scores["hasty"], "1.1.0")
 with measure.timed() as elapsed:
     history = fleet.run(controller)
+most = int(history["new version"].max())
+stop_guess.answer(most)
 print(f"{devices:,} devices, {history['hour'].iloc[-1]:.0f} hours of their time in {elapsed.seconds:.1f} s of ours")
 print(controller.log.to_string(index=False))
 
 
 # %%
 def shown(history, takeaway):
-    marks = {name: (history["hour"], history[name]) for name in ("new version", "update failed")}
-    figure = plots.lines(marks, "hours since the start", "devices", markers=False)
+    marks = {name: (history["hour"], history[name].clip(lower=1)) for name in ("new version", "update failed")}
+    figure = plots.lines(marks, "hours since the start", "devices (logarithmic, at least 1)", markers=False)
+    axis = figure.axes[0]
+    axis.set(yscale="log", ylim=(1, 2 * devices))
+    for hour, decision, _ in controller.state["log"]:
+        axis.axvline(hour, color="#999999", linewidth=1, linestyle="--")
+        axis.annotate(f" {decision}", (hour, devices), fontsize=8, rotation=90, va="top")
     plots.show(
         figure,
         takeaway=takeaway,
-        alt="Line plot over the hours: devices on the new version, and devices whose update failed.",
+        alt="Line plot over the hours, with a broken line at each decision: devices on the new version, and devices whose update failed.",
     )
 
 
-most = history["new version"].max()
 shown(history, f"{controller.state['status']}: at most {most:,} of {devices:,} devices ever ran 1.1.0")
 
 # %% [markdown]
-# `rolled back`: the judged answers of a few devices stopped it. `done`: it was not measurably worse than what ran, and the plan let it through, as it should. Devices that are off when the others go
-# back do so when they are on again, without a download: the old package is still there.
+# If the status is `rolled back`, judged answers of a few devices have stopped it. If it is `done`, the version was not measurably worse than the one in use, and
+# the plan was right to let it through. Devices that are off when the others go back do so when they are on again, without a download: the old package is still
+# there.
 #
-# And what if somebody changes the package on its way?
+# What if somebody changes the package on its way? And what if the controller dies? It writes each decision into a file before anything happens, so that another
+# one can go on from there. We drop one in the middle of the rollout of 1.0.1, which is the same model packed again.
 
 # %%
-fleet, controller = roll_out(second, scores["free"], scores["hasty"], "tampered", tampered=True)
+fleet, controller = roll_out(second, in_use, scores["hasty"], "tampered", tampered=True)
 fleet.run(controller)
 print(controller.log.to_string(index=False))
-print((fleet.state == NEW).sum(), "devices run it")
-
-# %% [markdown]
-# A controller can die, too. What it decided stands in a file before anything happens; another one goes on from there. We drop one in the middle of the rollout of 1.0.1, the same model packed again:
+print("devices that run the changed package:", int((fleet.state == NEW).sum()))
 
 # %%
-third = pack(onnx["int4"], "1.0.1", facts, made_by="1.0.0, packed again")
-fleet, controller = roll_out(third, scores["free"], scores["free"], "1.0.1")
+third = pack(onnx_folders["int4"], "1.0.1", facts, made_by="1.0.0, packed again")
+fleet, controller = roll_out(third, scores["1.0.0"], scores["1.0.0"], "1.0.1")
 fleet.run(controller, hours=12)
 del controller  # nobody decides any more
 fleet.run(None, hours=6)
 controller = rollout.Controller(plan, release / "rollout-1.0.1.json", "1.0.1")
 history = fleet.run(controller)
-register(third, "champion" if controller.state["status"] == "done" else "candidate")
-shown(history, f"Killed at hour 12, taken over at hour 18: {controller.state['status']}")
+repacked = controller.state["status"] == "done"
+register(third, "champion" if repacked and gate.passes(facts, budgets, "till") else "candidate")
+shown(history, f"Controller dropped at hour 12, replaced at hour 18: {controller.state['status']}")
 
 # %% tags=["nbval-check-output"]
 print("real devices answered:", len(fleet.real_answers) > 0)
 print("a controller started once only:", list(controller.log["decision"]).count("start") == 1)
-
-# %% [markdown]
-# What others' machinery can express of this plan: a request to hawkBit (its per cents are of the devices that are left), and a DaemonSet, Kubernetes' way to run one copy on each node of a cluster (k3s at the edge), which looks at health
-# and knows neither groups nor answers.
-
-# %%
-import yaml
-
-request = rollout.hawkbit_request(plan, "desk 1.0.1", 1, "attribute.model==till")
-print({group["name"]: (group["targetPercentage"], group["successCondition"]) for group in request["groups"]})
-daemon = rollout.daemon_set(plan, desk.task.name.replace("_", "-"), "registry.example/desk", "1.0.1")
-print(yaml.safe_dump(daemon["spec"]["updateStrategy"]))
 
 # %% [markdown]
 # ## 4.12 Watch it
