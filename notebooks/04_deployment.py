@@ -60,7 +60,6 @@ for one in findings:
 missing = [f"{one.what}: {one.advice}" for one in findings if not one.good]
 print("To do:" if missing else "Nothing is missing.", *missing, sep="\n")
 
-# %%
 import onnxruntime
 
 from slmops_lab.operations import bench
@@ -97,7 +96,6 @@ from slmops_lab.deployment import export
 sections.begin("4.2")
 size_guess = widgets.predict("How many times smaller than the fp32 files are the int4 files?", "times")
 
-# %%
 onnx_folders = {}
 for precision in ("fp32", "int8", "int4"):
     with artifacts.save(run, f"student-{precision}", settings={"precision": precision}) as folder:
@@ -314,10 +312,6 @@ for one, other in (("k_quant", "rtn"), ("GPTQ", "fp32"), ("GPTQ", "rtn")):
     hits = intervals.difference(right[one], right[other], run.seed)
     print(f"   exact match: {100 * hits['points']:+.0f} points ({100 * hits['low']:+.0f} to {100 * hits['high']:+.0f})")
 
-# %% [markdown]
-# The name of a method does not say what it does to the whole model. The graphs do: which products have how many bits, whether a block has an offset (*zero
-# point*) besides its scale, how many numbers share a scale, and in how many bits tokens are looked up.
-
 
 # %%
 def rounding_in(folder):
@@ -334,22 +328,22 @@ def rounding_in(folder):
     return counts
 
 
-pandas.DataFrame({name: rounding_in(folder) for name, folder in rounded.items()}).fillna(0).astype(int)
-
-# %%
 for name, folder in rounded.items():
     sizes = tensors_of(folder).groupby("type")["bytes"].sum() / 1e6
     print(f"{name}: {', '.join(f'{size:.1f} MB of {kind}' for kind, size in sizes.items() if size > 0.05)}")
+pandas.DataFrame({name: rounding_in(folder) for name, folder in rounded.items()}).fillna(0).astype(int)
 
 # %% [markdown]
-# Read the two tables beside the intervals. Ways that differ in the lookup, or in the offsets, differ in more than the rounding rule, so this comparison cannot
+# The name of a method does not say what it does to the whole model. The graphs do: which products have how many bits, whether a block has an offset (*zero
+# point*) besides its scale, how many numbers share a scale, and in how many bits tokens are looked up.
+#
+# Read the table and the lines above it beside the intervals. Ways that differ in the lookup, or in the offsets, differ in more than the rounding rule, so this comparison cannot
 # say that a rule *itself* is better. A way that leaves the lookup in fp32 buys quality with megabytes. GPTQ changes weights with the help of our training
 # messages, so where it comes out ahead of fp32, part of that may be a little fine-tuning.
 #
 # A claim such as "int4 is 75 % smaller" needs its base. Against fp16, four bits alone save three quarters; against fp32, seven eighths. Scales, offsets and
 # tables take some of that back. The ledger at the end has this run's number.
-
-# %% [markdown]
+#
 # ## 4.3 Run it
 #
 # *You run the student without a training framework, and force a model that cannot write tickets to write valid ones.*
@@ -364,10 +358,6 @@ chat = desk.task.messages(message["text"])
 student = runtime.GenAIRuntime(onnx_folders["int4"])
 print(student.prompt(chat))
 
-# %% [markdown]
-# The answer comes token by token, so it can be shown while it is made:
-
-# %%
 making = student.stream(chat)
 print(list(making))
 print(f"{making.prompt_tokens} tokens read, {making.answer_tokens} made, ended by: {making.finish_reason}")
@@ -378,16 +368,14 @@ print(f"{making.prompt_tokens} tokens read, {making.answer_tokens} made, ended b
 # Other programs read the answers, so each has to be valid JSON with known values. *Guided decoding* makes sure of that: at each step, the tokens that would
 # leave a grammar (a set of rules for texts) get no probability ([Willard and Louf 2023](https://arxiv.org/abs/2307.09702)). Our grammar follows from the task's
 # schema: one `value` per field, with the values that the schema lists. It also follows from the message: a copied value (`COPY`) must be a `PIECE` of it.
+#
+# The student learned to write tickets, so there is little to repair in its answers. The base model of chapter 1 never learned it. We convert the base model to
+# int4 as well, and explain the task to it in the system turn, as in chapter 1. Then both models answer the same messages, free and guided.
 
 # %%
 grammar = desk.task.grammar("My TT-42 is late")
 print(grammar[:120], "...", grammar[-300:], sep="\n")
 
-# %% [markdown]
-# The student learned to write tickets, so there is little to repair in its answers. The base model of chapter 1 never learned it. We convert the base model to
-# int4 as well, and explain the task to it in the system turn, as in chapter 1. Then both models answer the same messages, free and guided.
-
-# %%
 from slmops_lab.training import base_model as models
 
 with artifacts.save(run, "base-int4", settings={"precision": "int4"}) as folder:
@@ -437,9 +425,6 @@ for who in ("base", "student"):
         f"{spent[who, 'guided'] / spent[who, 'free']:.1f} times the time"
     )
 
-# %% tags=["nbval-check-output"]
-print("every guided answer is valid:", all(compared[who, "guided"]["valid"].all() for who in ("base", "student")))
-
 # %% [markdown]
 # A grammar knows which answers are valid, not which one is right. It also gives every answer an end. For a model that was tuned for the task it is a safeguard.
 # For one that was not, it makes answers readable, and exact match shows what they are worth.
@@ -452,9 +437,6 @@ print("every guided answer is valid:", all(compared[who, "guided"]["valid"].all(
 
 # %%
 sections.begin("4.4")
-bits_guess = widgets.predict(f"How many of {len(sample)} answers differ between the two graphs?", "answers")
-
-# %%
 scores, texts = {}, {}
 texts["1.0.0"], _ = answered(student, tests, "int4")
 scores["1.0.0"] = scoring.score(desk.task, tests, texts["1.0.0"])
@@ -462,7 +444,7 @@ exact_graph = runtime.GenAIRuntime(onnx_folders["fp32"])
 said, _ = answered(exact_graph, sample, "fp32")
 exact_graph.close()
 in_fp32 = scoring.score(desk.task, sample, said)
-bits_guess.answer(sum(a != b for a, b in zip(said, texts["1.0.0"], strict=False)))
+print(sum(a != b for a, b in zip(said, texts["1.0.0"], strict=False)), "of", len(said), "answers differ")
 cost = intervals.difference(scores["1.0.0"].rows["exact"][: len(sample)], in_fp32.rows["exact"], run.seed)
 print(
     f"int4 minus fp32: {100 * cost['points']:+.1f} points of exact match (95 % interval {100 * cost['low']:+.1f} to {100 * cost['high']:+.1f})"
@@ -488,7 +470,6 @@ sections.begin("4.5")
 source = inspect.getsource(runtime.FoundryRuntime.__init__)
 print(source[source.index("        places =") :])
 
-# %%
 foundry = runtime.open_runtime("foundry", onnx_folders["int4"])
 pieces = list(foundry.stream(chat))
 print(len(pieces), "pieces:", pieces[:6], "...")
@@ -497,9 +478,6 @@ again = chats[: run.pick(full=40, quick=10)]
 same = sum(foundry.generate(one).strip() == student.generate(one).strip() for one in again)
 foundry.close()
 print(f"{same} of {len(again)} answers are the same as ONNX Runtime GenAI's, apart from white space at the ends")
-
-# %% tags=["nbval-check-output"]
-print("nine of ten answers agree:", same / len(again) >= 0.9)
 
 # %% [markdown]
 # (Its web service is not used here: in version 2.2 it offers models of the public catalogue, and not a folder that you registered yourself.)
@@ -553,6 +531,9 @@ print(
 #
 # A colleague has edited `genai_config.json`, the file that tells the runtime how to use the graph. Since then messages are refused, and where one is answered,
 # the answer does not end. The cell makes that folder and shows what happens.
+#
+# Find the entries of `model` in that file that are wrong, and their right values. The files of the trained student say what is right (`config.json` in
+# `student_folder`). Write them as a dict, `repairs = {"entry": value}`, with the wrong entries only.
 
 # %%
 import shutil
@@ -569,10 +550,6 @@ for text, most in ((max((record["text"] for record in tests), key=len), 64), ("l
     except settings.CourseError as error:
         print(error)
 harmed_student.close()
-
-# %% [markdown]
-# Find the entries of `model` in that file that are wrong, and their right values. The files of the trained student say what is right (`config.json` in
-# `student_folder`). Write them as a dict, `repairs = {"entry": value}`, with the wrong entries only.
 
 # %% tags=["exercise"]
 repairs = ...
@@ -598,8 +575,7 @@ check(
 # repairs = {"context_length": trained["max_position_embeddings"], "eos_token_id": trained["eos_token_id"]}
 # ```
 # </details>
-
-# %% [markdown]
+#
 # ## 4.6 Serve it
 #
 # *You start an endpoint, ask it with the ordinary client, and send it more than it can take.*
@@ -716,7 +692,6 @@ sections.begin("4.7")
 step_names = ["fewer layers and tokens", "another runtime", "fewer bits"]
 step_guess = widgets.predict("Which step saves most of the time?", step_names)
 
-# %%
 systems = {
     "teacher, PyTorch fp32": ("torch", teacher_folder),
     "student, PyTorch fp32": ("torch", student_folder),
@@ -740,10 +715,6 @@ plots.show(
 )
 print(", ".join(f"{name}: {factor:.1f} times as fast" for name, factor in zip(step_names, steps, strict=True)))
 print("peak memory in MB:", {name: round(size / 1e6) for name, size in memory.items()})
-
-# %% tags=["nbval-check-output"]
-print("the student is faster than the teacher:", bool(medians["student, int4"] < medians["teacher, PyTorch fp32"]))
-print("its process needs less memory:", memory["student, int4"] < memory["teacher, PyTorch fp32"])
 
 # %% [markdown]
 # (In another order the factors would be others. The runtime also keeps what it has computed for the system turn from one message to the next.)
@@ -770,7 +741,6 @@ def cache_bytes(folder, positions):
 
 limit_guess = widgets.predict("How much of the memory's limit does int4 reach after a message of 128 tokens?", "%")
 
-# %%
 speeds, peaks, made = {}, {}, 48
 for precision, folder in onnx_folders.items():
     table, peaks[precision] = bench.speed(folder, answer=made, rounds=run.pick(full=3, quick=1))
@@ -814,8 +784,7 @@ print("peak memory in MB:", {precision: round(peak / 1e6) for precision, peak in
 # `first_ms` in the table is the [*time to first token*](../book/glossary.md#time-to-first-token), `per_second` counts the tokens after it, and `cores` says how
 # many processors were busy. With fewer bits there is less to read, and the rest weighs more: many small operations to start, and the arithmetic of unpacking. If
 # int4 is far from its limit, still fewer bits will not help; fewer layers will. `tests/benchmarks/decoding.py` compares with llama.cpp on the same weights.
-
-# %% [markdown]
+#
 # ## 4.8 A checklist that runs
 #
 # *You ask the model what nobody should ask, see how often an attack changes an answer, and bound how fast the endpoint's memory grows.*
@@ -844,16 +813,14 @@ for name, text in HOSTILE.items():
     except openai.APIStatusError as error:
         print(f"{name:15} refused with {error.status_code}: {error.body['message']}")
 
+print(student.prompt(desk.task.messages(HOSTILE["template marks"])))
+
 # %% [markdown]
 # A ticket for a message that says nothing is still a ticket. If such messages should go to a person, a rule in front of the model has to say so.
 #
 # Two of these messages are worse than they look. A tokenizer reads `<|im_end|>` as the end of a turn wherever it stands, and a NUL ends the whole prompt,
-# instructions included. The runtime (`runtime.defuse`) takes both apart before they get that far:
-
-# %%
-print(student.prompt(desk.task.messages(HOSTILE["template marks"])))
-
-# %% [markdown]
+# instructions included. The runtime (`runtime.defuse`) takes both apart before they get that far; the last output shows the prompt as the model gets it.
+#
 # ### Do attacks change answers?
 #
 # Now the attacks are added to ordinary messages whose tickets are known. Nothing guides the student here. We take messages that it gets right, so every loss is
@@ -889,7 +856,6 @@ for name in ATTACKS:
     rows = scoring.score(desk.task, asked, answered(student, asked, name)[0]).rows
     held[name], invalid[name] = rows["exact"], int((~rows["valid"]).sum())
 
-# %%
 weakest = min(held, key=lambda name: held[name].mean())
 plots.show(
     plots.shares(held, "tickets that stay right, in % (line: 95 % interval)"),
@@ -943,15 +909,10 @@ print(
     else "The interval does not hold zero."
 )
 
-# %% tags=["nbval-check-output"]
-print("the same question has the same answer:", twice[0] == twice[1])
-print("of all these requests, refused or failed:", refused)
-
 # %% [markdown]
 # "No growth was found" is weaker than "it does not grow". The upper end of the interval says how long the endpoint may run before somebody has to restart it. Send
 # more requests, and the interval gets narrower.
-
-# %% [markdown]
+#
 # ## 4.9 Pack it, sign it, register it
 #
 # *You sign a package, and see harmed, foreign and old ones refused.*
@@ -987,6 +948,9 @@ pandas.Series(facts).round(3).to_frame("version 1.0.0")
 # %% [markdown]
 # Then comes a signature ([OpenSSF model signing](https://github.com/sigstore/model-transparency)). It covers the hash of every file. The private key that makes
 # it stays at home, and devices get the public key that verifies it. Here it is with a toy folder of two files:
+#
+# What does a device say to a package in which one bit was changed, to one without a file, to one with a file more, to one that somebody else has signed, and to
+# one that is older than what is installed?
 
 # %%
 from model_signing import signing, verifying
@@ -1009,9 +973,6 @@ for change in ("nothing", "weights.txt"):
     except Exception:  # the signing library raises several kinds
         print(f"{change} changed: refused")
 
-# %% [markdown]
-# `package.pack` does the same for a model, its card and its bill of materials.
-
 
 # %%
 def pack(model, version, facts, **lineage):
@@ -1026,10 +987,6 @@ print((first / "MODEL_CARD.md").read_text(encoding="utf-8"))
 bill = json.loads((first / "sbom.cdx.json").read_text(encoding="utf-8"))
 print("runs on:", {part["name"]: part["version"] for part in bill["components"] if part["type"] == "library"})
 print("signed:", {name: digest[:8] for name, digest in package.signed_files(first).items()})
-
-# %% [markdown]
-# What does a device say to a package in which one bit was changed, to one without a file, to one with a file more, to one that somebody else has signed, and to
-# one that is older than what is installed?
 
 
 # %%
@@ -1149,18 +1106,15 @@ for name, rows in checked.items():
     print(
         f"{name}: {'may go out' if rows['passed'].all() else 'refused for ' + ', '.join(rows.index[~rows['passed']])}"
     )
-pandas.concat(checked).round(3)
-
-# %%
 if gate.passes(facts, budgets, "till"):
     registry.set_registered_model_alias(desk.task.name, "champion", known.version)
 print({alias: version for alias, version in registry.get_registered_model(desk.task.name).aliases.items()})
+pandas.concat(checked).round(3)
 
 # %% [markdown]
 # In a pipeline the same is one command, `slmops gate FOLDER --budgets FILE --profile till --key public.pem`, whose exit code stops the release;
 # `.github/workflows/release.yml` shows it.
-
-# %% [markdown]
+#
 # ## 4.11 A staged rollout
 #
 # *You compute how many answers a canary needs, build an alarm that may look at any time, and simulate how often both go wrong.*
@@ -1341,6 +1295,8 @@ check(
 #
 # The fleet is **simulated**: links, breakdowns, offline hours, customers. Two things in it are real. How often a version is right comes from the answers measured
 # above. And some devices of the canary really verify the package and run the model in it.
+#
+# Somebody signs a smaller student, which chapter 2 has trained for a comparison, and sends it past the gate.
 
 
 # %%
@@ -1365,9 +1321,6 @@ def roll_out(folder, old, new, name, installed="1.0.0", **more):
     return fleet, controller
 
 
-# %% [markdown]
-# Somebody signs a smaller student, which chapter 2 has trained for a comparison, and sends it past the gate.
-
 # %%
 smaller = [run.artifacts / f"student-{layers}-layers-int4" for layers in range(1, 40)]  # left by chapter 2
 hasty = next((folder for folder in smaller if artifacts.find(run, folder.name)), onnx_folders["int4"])
@@ -1386,15 +1339,13 @@ stop_guess = widgets.predict(f"At most how many of {devices:,} devices will run 
 
 # %%
 fleet, controller = roll_out(second, in_use, scores["hasty"], "1.1.0")
-with measure.timed() as elapsed:
-    history = fleet.run(controller)
+history = fleet.run(controller)
 most = int(history["new version"].max())
 stop_guess.answer(most)
-print(f"{devices:,} devices, {history['hour'].iloc[-1]:.0f} hours of their time in {elapsed.seconds:.1f} s of ours")
+print(f"{devices:,} devices, {history['hour'].iloc[-1]:.0f} simulated hours")
 print(controller.log.to_string(index=False))
 
 
-# %%
 def shown(history, takeaway):
     marks = {name: (history["hour"], history[name].clip(lower=1)) for name in ("new version", "update failed")}
     figure = plots.lines(marks, "hours since the start", "devices (logarithmic, at least 1)", markers=False)
@@ -1426,7 +1377,6 @@ fleet.run(controller)
 print(controller.log.to_string(index=False))
 print("devices that run the changed package:", int((fleet.state == NEW).sum()))
 
-# %%
 third = pack(onnx_folders["int4"], "1.0.1", facts, made_by="1.0.0, packed again")
 fleet, controller = roll_out(third, scores["1.0.0"], scores["1.0.0"], "1.0.1")
 fleet.run(controller, hours=12)
@@ -1437,10 +1387,6 @@ history = fleet.run(controller)
 repacked = controller.state["status"] == "done"
 register(third, "champion" if repacked and gate.passes(facts, budgets, "till") else "candidate")
 shown(history, f"Controller dropped at hour 12, replaced at hour 18: {controller.state['status']}")
-
-# %% tags=["nbval-check-output"]
-print("real devices answered:", len(fleet.real_answers) > 0)
-print("a controller started once only:", list(controller.log["decision"]).count("start") == 1)
 
 # %% [markdown]
 # ## 4.12 Watch it
@@ -1476,6 +1422,9 @@ print(f"{turned:.0f} requests found the queue full, most of them in 4.6, where w
 # ### A log without personal data
 #
 # The endpoint also writes a line for each request. Rules replace what may point to a person by the kind of thing that stood there:
+#
+# Which kinds does it find, and which not? We put made-up examples of each kind into a message, and count those that are gone from the log. For order numbers we
+# have real ones: those in our messages, old and drifted.
 
 # %%
 from slmops_lab.deployment.endpoint import observability
@@ -1486,11 +1435,6 @@ client.chat.completions.create(model="desk", messages=desk.task.messages(letter)
 line = observability.RequestLog(log_file).read()[-1]
 print(line["text"], line["answer"], f"{line['answer_tokens']} tokens", sep="\n")
 
-# %% [markdown]
-# Which kinds does it find, and which not? We put made-up examples of each kind into a message, and count those that are gone from the log. For order numbers we
-# have real ones: those in our messages, old and drifted.
-
-# %%
 KINDS = {
     "e-mail address": ["jo.field@mail.example", "j_field+shop@post.example.org", "JO@FIELD.EXAMPLE", "jo@a-b.example"],
     "telephone number": ["+44 20 7946 0958", "020 7946 0958", "(020) 7946-0958", "07700900123", "+49 (0)30 1234567"],
@@ -1517,7 +1461,6 @@ for name, records in {"order number": desk.train + tests, "order number, drifted
     if given:
         gone[name] = [is_gone(value, text) for text, value in given]
 
-# %%
 plots.show(
     plots.shares({f"{kind} ({len(found)})": found for kind, found in gone.items()}, "gone from the log, in %"),
     takeaway="Found in none of the examples: " + (", ".join(kind for kind in gone if not any(gone[kind])) or "no kind"),
@@ -1538,6 +1481,9 @@ print("without its text a line still holds:", ", ".join(key for key in line if k
 # that the training never saw, the capitals, and what the model answers ([Rabanser et al. 2019](https://arxiv.org/abs/1810.11953)). For numbers, the
 # Kolmogorov-Smirnov test asks how far apart the two distributions are at most. For labels, the chi-squared test asks whether the labels are distributed
 # differently in the two groups of messages than chance allows. Four looks ring more often than one, so each p-value is multiplied by the number of looks.
+#
+# An alarm is worth what its false alarms cost. We draw windows from the usual messages and compare them with the rest: how often does it ring for nothing? And how
+# often does it find the shift in so few new messages?
 
 # %%
 words_of = re.compile(r"[^\W\d_]+")
@@ -1563,10 +1509,6 @@ drifted = drift.compare(usual, window)
 print("ALARM" if drifted["drifted"].any() else "no alarm")
 drifted.round(4)
 
-# %% [markdown]
-# An alarm is worth what its false alarms cost. We draw windows from the usual messages and compare them with the rest: how often does it ring for nothing? And how
-# often does it find the shift in so few new messages?
-
 # %%
 import numpy
 
@@ -1588,14 +1530,17 @@ plots.show(
 # %% [markdown]
 # (The windows overlap, so the intervals are a little too narrow.) Drift says that the messages changed. It does not say that the answers got worse; only tickets
 # that somebody has checked can say that.
-
-# %% [markdown]
+#
 # ## 4.13 Close the loop
 #
 # *You train a second version on drifted messages, choose its settings on others, and let the gate decide about it with others again.*
 #
 # Somebody gives the drifted messages their tickets, which costs money. We split them at random into three parts, and each has one job: version 2 learns from the
 # first, the second chooses its settings, and the third judges. What has chosen a setting does not judge it.
+#
+# Version 2 is the student that goes on learning, from the drifted messages and, so that it forgets little, from twice as many of its old ones. As in chapter 2 its
+# lower half is [*frozen*](../book/glossary.md#frozen), and its weights stay rounded, so that four bits store what it learns. Three learning rates are tried. The one
+# with the fewest nats on the messages to choose by goes on.
 
 # %%
 from slmops_lab.evaluation import generation
@@ -1613,11 +1558,6 @@ for name, key in (("usual", "1.0.0"), ("drifted", "1.0.0, drifted")):
     print(
         f"{name} messages: {100 * ends['share']:.1f} % right (95 % interval {100 * ends['low']:.1f} to {100 * ends['high']:.1f})"
     )
-
-# %% [markdown]
-# Version 2 is the student that goes on learning, from the drifted messages and, so that it forgets little, from twice as many of its old ones. As in chapter 2 its
-# lower half is [*frozen*](../book/glossary.md#frozen), and its weights stay rounded, so that four bits store what it learns. Three learning rates are tried. The one
-# with the fewest nats on the messages to choose by goes on.
 
 
 # %%
@@ -1688,6 +1628,10 @@ check(
 #
 # The chosen version is converted, and the int4 files answer the test messages and the messages to judge by. The gate asks for both, because the fleet gets both:
 # usual messages as before, and drifted ones.
+#
+# A version that passes goes the way of every version: packed, signed, registered, canary, fleet. There, customers now write as the drifted messages do. A version
+# that does not pass does not ship, even if it is better than what is in use: the budget was set before anybody saw the numbers. The old version stays, and the
+# refusal says what is missing.
 
 # %%
 with artifacts.save(run, "student-2", settings={"from": "student", "learning_rate": chosen}) as folder:
@@ -1712,7 +1656,6 @@ for kind, (old, new) in kinds.items():
         f"{kind}: {100 * scores[old].exact:.1f} % right with 1.0.0, {100 * scores[new].exact:.1f} % with 2.0.0: {told}"
     )
 
-# %%
 ends = pandas.DataFrame(gains).T
 plots.show(
     plots.dots(
@@ -1743,11 +1686,6 @@ for kind, rows in both.items():
     reasons = [f"{name} {row['measured']:.2f} ({row['budget']})" for name, row in rows[~rows["passed"]].iterrows()]
     print(f"{kind} messages: {'passed' if not reasons else 'refused for ' + ', '.join(reasons)}")
 
-# %% [markdown]
-# A version that passes goes the way of every version: packed, signed, registered, canary, fleet. There, customers now write as the drifted messages do. A version
-# that does not pass does not ship, even if it is better than what is in use: the budget was set before anybody saw the numbers. The old version stays, and the
-# refusal says what is missing.
-
 # %%
 if ships:
     drifted_facts = {f"drifted_{name}": facts_drifted[name] for name in ("exact_match", "exact_match_low")}
@@ -1774,7 +1712,6 @@ for alias in registry.get_registered_model(desk.task.name).aliases:
     tags = registry.get_model_version_by_alias(desk.task.name, alias).tags
     print(f"{alias}: {tags['version']}, made from {tags['made_by']}")
 
-# %%
 loop = {
     "learn": f"{len(learn_from)} drifted messages",
     "shrink": f"{megabytes['student, int4']:.0f} MB in int4",
@@ -1868,26 +1805,9 @@ provoke("convert a Hugging Face folder, not an ONNX one", lambda: export.to_onnx
 provoke("shorten the message, or refuse it before it gets here", lambda: student.generate(long_chat))
 provoke("load adapters when the runtime is opened", lambda: student.generate(chat, adapter="reply"))
 provoke("correct the schema: JSON schema has its own types", lambda: student.generate(chat, guidance=no_schema))
-
-
-# %%
-def started_twice():
-    with (
-        launch.running(onnx_folders["int4"]) as (there, _),
-        launch.running(onnx_folders["int4"], "--port", there.split(":")[-1].split("/")[0]),
-    ):
-        pass
-
-
-def signed_with_the_wrong_key():
-    package.pack(onnx_folders["int4"], scratch / "y", "x", "1.0", "Apache-2.0", {}, {}, public)
-
-
-provoke("give another port, or stop the other server", started_twice)
+provoke("a profile is a name in the budget file", lambda: gate.check(facts, budgets, "phone"))
 nobody = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="x", max_retries=0)
 provoke("start the endpoint, and look at its address", lambda: nobody.models.list())
-provoke("sign with the private key; devices have the public one", signed_with_the_wrong_key)
-provoke("a profile is a name in the budget file", lambda: gate.check(facts, budgets, "phone"))
 
 # %% [markdown]
 # ## 4.16 The ledger
@@ -1899,6 +1819,8 @@ provoke("a profile is a name in the budget file", lambda: gate.check(facts, budg
 # the teacher in PyTorch and fp32 with the student as it is deployed: distillation, runtime and bits together. Chapter 2 let the teacher read in 16 bits where that
 # is faster, so this is not the teacher at its best. The interval of the time comes from resampling the raced messages: it shows how messages differ, not how
 # machines do. Sizes have no interval: they are counted. The page on int4 does not say against what; the row takes fp32, and the line below it fp16.
+#
+# For the accuracy both must have answered the same messages. The teacher did so in chapter 2.
 
 # %%
 from slmops_lab.course import claims
@@ -1907,10 +1829,9 @@ sections.begin("4.16")
 fast, slow = times["student, int4"], times["teacher, PyTorch fp32"]
 left = intervals.ratio(fast, slow, run.seed)
 saved = [100 * (1 - left[key]) for key in ("ratio", "high", "low")]
-claims.record(run, "inference-time", *saved, n=len(times))["verdict"]
+claims.record(run, "inference-time", *saved, n=len(times))
 
 
-# %%
 def saved_by(small, large):
     return 100 * (1 - small / large)
 
@@ -1921,13 +1842,23 @@ claims.record(run, "int4-size", saved_by(megabytes["student, int4"], megabytes["
 against_fp16 = saved_by(megabytes["student, int4"], megabytes["student, fp32"] / 2)
 print(f"int4 against fp16, which is half of fp32: {against_fp16:.1f} % fewer bytes")
 
-# %% [markdown]
-# For the accuracy both must have answered the same messages. The teacher did so in chapter 2.
-
-# %%
 kept = intervals.ratio(scores["1.0.0"].rows["exact"], teacher_scores.rows["exact"], run.seed)
 claims.record(run, "accuracy-kept", 100 * kept["ratio"], 100 * kept["low"], 100 * kept["high"], len(tests))
 claims.table(run.build, "04_deployment")
+
+# %% tags=["nbval-check-output"]
+print("every guided answer is valid:", all(compared[who, "guided"]["valid"].all() for who in ("base", "student")))
+
+print("nine of ten answers agree:", same / len(again) >= 0.9)
+
+print("the student is faster than the teacher:", bool(medians["student, int4"] < medians["teacher, PyTorch fp32"]))
+print("its process needs less memory:", memory["student, int4"] < memory["teacher, PyTorch fp32"])
+
+print("the same question has the same answer:", twice[0] == twice[1])
+print("of all these requests, refused or failed:", refused)
+
+print("real devices answered:", len(fleet.real_answers) > 0)
+print("a controller started once only:", list(controller.log["decision"]).count("start") == 1)
 
 # %% [markdown]
 # A claim that is missed here is not refuted: other models, other machines, other data. A claim that held here is not proven either. What you have is your own
