@@ -1033,19 +1033,15 @@ accept = ...
 # %% tags=["check"]
 shutil.rmtree(scratch / "harmed", ignore_errors=True)
 foreign = harmed(lambda folder: (folder / "helper.py").write_text("import os"))
-tried = [
-    (first, "0.9.0"),
-    (first, "0.10.0"),
-    (first, "10.0.0"),
-    (first, "1.0.0"),
-    (foreign, "0.1.0"),
-    (release, "0.1.0"),
-]
+tried = {"0.9.0": True, "0.10.0": True, "1.0.0rc1": True, "1.0.0": False, "1.0": False, "10.0.0": False}
 check(
     "4.4",
     accept,
-    lambda f: [f(*one) for one in tried] == [True, True, False, False, False, False],
-    hint="package.verify raises settings.CourseError where it refuses, and it compares versions as versions: 10.0.0 is newer than 9.0.0.",
+    lambda f: (
+        [f(first, installed) for installed in tried] == list(tried.values())
+        and [f(foreign, "0.1.0"), f(release, "0.1.0")] == [False, False]
+    ),
+    hint="package.verify raises settings.CourseError where it refuses, and it compares versions as versions: 1.0 and 1.0.0 are the same one.",
     why="A signature says who, not when: without the version an old mistake can be brought back.",
 )
 
@@ -1620,7 +1616,7 @@ check(
 # <details><summary>Solution</summary>
 #
 # ```python
-# my_version = learned_again("mine", [*learn_from, *desk.train[: len(learn_from)]], chosen, epochs=4)
+# my_version = learned_again("mine", [*learn_from, *old_ones], chosen, epochs=4)
 # ```
 # </details>
 #
