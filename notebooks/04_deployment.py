@@ -337,9 +337,9 @@ pandas.DataFrame({name: rounding_in(folder) for name, folder in rounded.items()}
 # The name of a method does not say what it does to the whole model. The graphs do: which products have how many bits, whether a block has an offset (*zero
 # point*) besides its scale, how many numbers share a scale, and in how many bits tokens are looked up.
 #
-# Read the table and the lines above it beside the intervals. Ways that differ in the lookup, or in the offsets, differ in more than the rounding rule, so this comparison cannot
-# say that a rule *itself* is better. A way that leaves the lookup in fp32 buys quality with megabytes. GPTQ changes weights with the help of our training
-# messages, so where it comes out ahead of fp32, part of that may be a little fine-tuning.
+# Read the table and the lines above it beside the intervals. Ways that differ in the lookup, or in the offsets, differ in more than the rounding rule. So this
+# comparison cannot say that a rule *itself* is better. A way that leaves the lookup in fp32 buys quality with megabytes. GPTQ changes weights with the help of our
+# training messages, so where it comes out ahead of fp32, part of that may be a little fine-tuning.
 #
 # A claim such as "int4 is 75 % smaller" needs its base. Against fp16, four bits alone save three quarters; against fp32, seven eighths. Scales, offsets and
 # tables take some of that back. The ledger at the end has this run's number.
@@ -1758,10 +1758,10 @@ rows = {}
 for target, folder in elsewhere.items():
     sizes = tensors_of(folder).groupby("type")["bytes"].sum() / 1e6
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
-    logits = next(output for output in graph.output if output.name == "logits").type.tensor_type.elem_type
+    cache = next(one for one in graph.input if one.name.startswith("past_key_values")).type.tensor_type.elem_type
     runs = providers.get(target, "CPUExecutionProvider") in onnxruntime.get_available_providers()
     rows[target] = {
-        "computes in": onnx.TensorProto.DataType.Name(logits),
+        "computes in": onnx.TensorProto.DataType.Name(cache),  # its KV cache has the type of its arithmetic
         "MB of packed weights": round(sizes.get("UINT8", 0.0), 1),
         "MB of other numbers": round(sizes.drop("UINT8", errors="ignore").sum(), 1),
         "operations": len(graph.node),
