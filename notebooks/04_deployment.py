@@ -1419,8 +1419,8 @@ print(f"{turned:.0f} requests found the queue full, most of them in 4.6, where w
 #
 # The endpoint also writes a line for each request. Rules replace what may point to a person by the kind of thing that stood there:
 #
-# Which kinds does it find, and which not? We put made-up examples of each kind into a message, and count those that are gone from the log. For order numbers we
-# have real ones: those in our messages, old and drifted.
+# Which kinds does it find, and which not? We put made-up examples of each kind into a message, and count those that are gone from the log. The order numbers are
+# those in our messages, usual and drifted.
 
 # %%
 from slmops_lab.deployment.endpoint import observability
@@ -1772,8 +1772,8 @@ pandas.DataFrame(rows).T
 # %% [markdown]
 # What this chapter has built around the model stays as it is on other hardware: the tokenizer, the template, the grammar, the package, the gate, the rollout. What
 # has to be measured again is everything with a number: speed, memory, and the answers themselves, because other hardware computes in other numbers. A budget file
-# has one profile per kind of device for this reason. A GPU reads its memory many times faster, so a small model spends its time on starting operations; it pays
-# when many requests run as one batch.
+# has one profile per kind of device for this reason. A GPU reads its memory faster than a laptop, so starting the operations may weigh more than reading. It pays
+# most when many requests run as one batch. We have not measured that.
 #
 # For phones, [LiteRT](https://huggingface.co/docs/transformers/community_integrations/litert) is one of the runtimes that start from the PyTorch folder.
 #
