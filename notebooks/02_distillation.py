@@ -487,7 +487,7 @@ if not truth:
 #
 # ## 2.5 Make it smaller: tokens, then layers
 #
-# *You cut the vocabulary in two ways, one of which ruins the model, and then take most of the layers out.*
+# *You cut the vocabulary in two ways, one of which harms the model, and then take most of the layers out.*
 #
 # ### Tokens
 #
@@ -1568,7 +1568,7 @@ cloud.what_is_sent(job)["properties"]
 # 2. A student keeps 98 % of its teacher's exact match. What do you have to ask about the teacher?
 # 3. Why is a student from gold labels alone trained for as many steps as the one with the pool, and not for as many epochs?
 # 4. Three labellers vote, and the labels get worse than those of the best one. How can that be?
-# 5. Two cuts of the vocabulary keep equally many tokens. Why does one ruin the model?
+# 5. Two cuts of the vocabulary keep equally many tokens. Why does one harm the model more?
 # 6. A student that was chosen among three on held-out messages scores 80 % on these messages. What will the test messages say?
 #
 # <details><summary>Answers</summary>
