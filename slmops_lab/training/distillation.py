@@ -112,7 +112,7 @@ def fit_layers(model, tokenizer, examples, columns, ridge=0.01, batch_size=16):
     of the last layer holds states behind the final norm (an RMSNorm), which have lost their length: only their
     direction counts. Returns {layer: (before, after)}, mean squared distances in squared lengths. Linear maps in place
     of layers: Shopkhoev et al. 2025, https://arxiv.org/abs/2505.02819. Raises CourseError where a layer has no
-    `mlp.down_proj`.
+    `mlp.down_proj`, and IndexError where the model has no such layer.
     """
     body = encoding.decoder(model).model
     layers, norm, errors = body.layers, body.norm, {}
