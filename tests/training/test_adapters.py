@@ -116,7 +116,7 @@ def test_tuning_apart_says_what_it_took(tiny_folder, tokenizer, tmp_path):
     model, _ = base_model.open_model(tiny_folder)
     adapted = adapters.attach(model, lora())
     assert (found["trained"], found["frozen"]) == adapters.weights(adapted)
-    assert found["peak"] > 100e6 and found["seconds"] > 0 and len(found["texts"]) == len(CHATS)
+    assert found["peak"] >= found["loaded"] > 100e6 and found["seconds"] > 0 and len(found["texts"]) == len(CHATS)
     again = adapters.open_adapter(adapted.unload(), tmp_path / "a")
     assert found["nats"] == pytest.approx(generation.nats(again, tokenizer, lessons[:2]), rel=1e-3)
     assert found["stored"] == (tmp_path / "a" / adapters.WEIGHTS).stat().st_size
