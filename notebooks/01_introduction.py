@@ -14,7 +14,7 @@
 # - trace what a device runs back to data and code;
 # - say when owning a device is cheaper than paying per token, and when it is not.
 #
-# **You need** some Python and no machine learning; two processor cores and about 4 GB of free memory; no GPU, no account and no network. If you do not
+# **You need** some Python and no machine learning; two processor cores and about 5 GB of free memory; no GPU, no account and no network. If you do not
 # program, read the text and the figures, move the sliders and skip the code (in the book, the button *hide the code* does it for you).
 #
 # Words of the field are in *italics* where they appear for the first time, and all of them are in the [glossary](../book/glossary.md). Before some
@@ -1070,6 +1070,7 @@ with measure.timed() as clock["train"]:
     how = {"num_train_epochs": 2, "per_device_train_batch_size": 1, "learning_rate": 7e-4, "seed": run.seed}
     trainer.train(pupil, tokenizer, examples, "tuning", **how)
     pupil.merge_and_unload().save_pretrained(scratch / "north")
+del pupil  # a copy of the model
 
 
 # %%

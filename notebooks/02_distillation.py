@@ -16,7 +16,7 @@
 # - tell apart what fewer layers, fewer tokens, fewer bits and another runtime save;
 # - hold published claims against your own measurements, and write down the same job for a cloud service.
 #
-# **You need** chapter 1, two processor cores and about 7 GB of free memory. Words of the field are in *italics* where they appear for the first time; the
+# **You need** chapter 1, two processor cores and about 8 GB of free memory. Words of the field are in *italics* where they appear for the first time; the
 # [glossary](../book/glossary.md) has all of them.
 
 # %% tags=["parameters"]

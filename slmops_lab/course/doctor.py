@@ -24,7 +24,7 @@ PYTHONS = (
     (3, 11),
     (3, 14),
 )  # the first and last one that the pinned torch, onnxruntime and onnxruntime-genai have wheels for
-MEMORY_GB, DISK_GB = 7, 5
+MEMORY_GB, DISK_GB = 8, 5
 PACKAGES = ["torch", "transformers", "peft", "onnxruntime-genai", "foundry-local-sdk", "jupyterlab"]
 NETWORK = re.compile(
     r"(https?|all|no)_proxy|pip_\w*(index|proxy|cert|host|links|config)\w*|ssl_cert_(file|dir)|(requests|curl)_ca_bundle",

@@ -131,7 +131,9 @@ def _model_hash(model, depth):
     """What decides what the lowest layers say: their weights, the embeddings, and the configuration."""
     body = encoding.decoder(model).model
     config = {k: v for k, v in body.config.to_dict().items() if isinstance(v, int | float | dict | list)}
-    config.pop("num_hidden_layers", None)
+    config = {k: v for k, v in config.items() if not k.endswith("_token_id")}  # a trainer takes the tokenizer's
+    for name in ("num_hidden_layers", "use_cache"):  # and no cache
+        config.pop(name, None)
     config["layer_types"] = config.get("layer_types", [])[:depth]  # of some models: one for each layer
     parts = [
         body.embed_tokens.weight,

@@ -285,7 +285,7 @@ def train(
     if folder is not None:
         usual |= {"save_strategy": "steps", "save_steps": 10, "save_total_limit": 2}
     decoder = encoding.decoder(model)
-    attention = decoder.config._attn_implementation
+    attention, caches = decoder.config._attn_implementation, decoder.config.use_cache
     try:
         with tempfile.TemporaryDirectory() as scratch:
             args = arguments(folder or scratch, Arguments, **{**usual, **how})
@@ -303,6 +303,7 @@ def train(
     finally:  # also where somebody stops the cell: the model is left as it was found
         model.activation_checkpointing_disable()
         decoder.set_attn_implementation(attention)
+        decoder.config.use_cache = caches  # transformers' trainer switches it off, and it would be saved
 
 
 def hash_of(tensors):

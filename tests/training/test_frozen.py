@@ -197,3 +197,16 @@ def test_what_the_upper_layers_are_changes_nothing_below(tiny, monkeypatch):
     assert len(cut.config.layer_types) == 2 < count
     with frozen.upper(cut, lower) as above:
         assert len(above.model.layers) == 1
+
+
+def test_a_trained_model_is_still_known(tiny_folder):
+    model, tokenizer = base_model.open_model(tiny_folder)
+    before = model.config.to_dict()
+    lower = frozen.read(model, tokenizer, uneven(tokenizer), 2)
+    for _ in range(2):  # the second time it has been trained
+        with frozen.upper(model, lower):
+            trainer.train(model, tokenizer, lower.examples, **HOW)
+    assert model.config.use_cache and model.config.to_dict() == before, "a training leaves the configuration alone"
+    model.config.use_cache, model.config.pad_token_id = False, 1  # as other trainers leave it
+    with frozen.upper(model, lower):
+        pass
