@@ -91,6 +91,9 @@ class Generation:
     def _pieces(self):
         held = ""  # what may be the beginning of a stop text is not given out yet
         for token in self._tokens():
+            if token is None:  # there will be more, but not yet: whoever drives a batch goes on with the next answer
+                yield ""
+                continue
             if token in self._ends:
                 self.finish_reason = "stop"
                 break
@@ -237,6 +240,7 @@ class GenAIRuntime:
     0.18 a generator keeps its adapter, guidance and search options for life, so another adapter or guidance
     begins anew; kept are those without guidance or with a JSON schema (a `Task.grammar` is made for one message),
     and none that draws. One answer at a time: an answer that is asked for while another is made has its own generator.
+    Several answers in one step each: `batches.Batch`.
     """
 
     def __init__(self, folder, adapters=None):
@@ -264,6 +268,14 @@ class GenAIRuntime:
         """Chat -> the text that the model reads, in its own chat template."""
         return self.tokenizer.apply_chat_template(json.dumps(defuse(chat, self._marks)), add_generation_prompt=True)
 
+    def encode(self, chat, max_new_tokens=64, longest_prompt=None):
+        """Chat -> the tokens that the model reads, int32, (tokens,); raises `TooLong` as `stream`."""
+        ids = self.tokenizer.encode(self.prompt(chat))
+        if longest_prompt is not None and len(ids) > longest_prompt:
+            raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
+        self._refuse_too_long(len(ids), max_new_tokens)
+        return ids
+
     def stream(self, chat, max_new_tokens=64, adapter=None, guidance=None, stop=(), longest_prompt=None, **sampling):
         """A `Generation`: the answer to a list of {'role', 'content'}, piece by piece.
 
@@ -277,10 +289,7 @@ class GenAIRuntime:
         """
         if adapter is not None and adapter not in self.names:
             raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
-        ids = self.tokenizer.encode(self.prompt(chat))
-        if longest_prompt is not None and len(ids) > longest_prompt:
-            raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
-        self._refuse_too_long(len(ids), max_new_tokens)
+        ids = self.encode(chat, max_new_tokens, longest_prompt)
         length, limits = len(ids) + max_new_tokens, (self.tokenizer, len(ids), max_new_tokens, stop)
         if sampling:  # a seed draws as it ever did: each token once
             return Generation(self.start(ids, length, adapter, guidance, sampling), *limits)
