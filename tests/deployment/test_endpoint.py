@@ -144,7 +144,7 @@ WRONG = [
     ({"max_tokens": "many"}, 400, "max_tokens: Input should be a valid integer"),
     ({"temperature": 3}, 400, "temperature"),
     ({"n": 2}, 400, "n: Input should be 1"),
-    ({"tools": []}, 400, "tools: Extra inputs are not permitted"),
+    ({"tools": [{}]}, 400, "tools: this server has no tools"),
     *(
         ({"stop": stop}, 400, "stop: give at most 4 texts of 1 to 100 characters each")
         for stop in (["a"] * 5, "", ["a", ""], "a" * 101, ["a" * 101], "a" * 190_000, 3, [3], {})
@@ -171,7 +171,7 @@ def test_wrong_requests_get_one_sentence(real, change, status, what):
 
 def test_who_has_no_token_gets_nothing_but_health(real):
     _, base, _ = real
-    assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{base}/healthz").json() == {"status": "ok", "ready": True}
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
@@ -378,7 +378,8 @@ def test_one_thread_reads_each_prompt_once(tiny_onnx):
     with InThread(server.application(loaded, "m", TOKEN)) as served, ThreadPoolExecutor(3) as pool:
         asked = {"model": "m", "messages": CHAT, "max_tokens": 2}
         list(pool.map(lambda _: served.client().chat.completions.create(**asked), range(3)))
-    assert [name for name, _ in read].count("encode") == 3 + 1  # once what all prompts begin with
+    # each prompt, and once what all prompts begin with: unless all are read by a batch, which keeps nothing
+    assert [name for name, _ in read].count("encode") in (3, 3 + 1)
     assert len({thread for _, thread in read}) == 1
 
 

@@ -99,7 +99,7 @@ NOTHING = [
     *[{name: 0} for name in ("frequency_penalty", "presence_penalty", "top_logprobs", "min_p", "mirostat", "top_k")],
     *[{name: 0.0} for name in ("frequency_penalty", "presence_penalty")],
     *[{name: False} for name in ("logprobs", "store", "parallel_tool_calls", "cache_prompt", "think", "stream")],
-    *[{name: []} for name in ("functions", "stop", "stop_token_ids", "bad_words")],
+    *[{name: []} for name in ("tools", "functions", "stop", "stop_token_ids", "bad_words")],
     *[{name: 1} for name in ("n", "repetition_penalty", "repeat_penalty", "best_of", "typical_p")],
     {"logit_bias": {}},
     {"tool_choice": "none"},
@@ -486,7 +486,7 @@ def test_the_id_is_in_the_log_line_of_a_500(place, stream, caplog, monkeypatch):
     with InThread(server.application(Failing(), "m", TOKEN)) as made:
         answer = ask(made, {"stream": stream})
     assert refusal(answer, 500).code == "internal_error"
-    (line,) = [record for record in caplog.records if record.name == server.__name__]
+    (line,) = [record for record in caplog.records if record.name.startswith("slmops_lab.deployment.endpoint.")]
     assert answer.headers["x-request-id"] in line.getMessage() and line.levelname == "ERROR"
 
 
@@ -494,7 +494,8 @@ def test_alive_is_not_ready(served, monkeypatch):
     assert httpx.get(f"{served.url}/readyz").json() == {"status": "ready"}
     monkeypatch.setattr(AppStatus, "should_exit", True)  # what a signal does
     assert refusal(httpx.get(f"{served.url}/readyz"), 503).code == "shutting_down"
-    assert httpx.get(f"{served.url}/healthz").status_code == 200
+    alive = httpx.get(f"{served.url}/healthz")
+    assert (alive.status_code, alive.json()) == (200, {"status": "ok", "ready": False})
 
 
 def test_the_time_in_the_queue_is_measured(slow):

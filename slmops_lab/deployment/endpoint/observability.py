@@ -87,6 +87,8 @@ class Metrics:
             "gen_ai_client_inference_usage_cache_read_input_tokens", "not read anew", labels, registry=self.registry
         )
         self.queued = Histogram("slmops_queue_seconds", "from arrival to the first work, whatever the model", **make)
+        sizes = {**make, "buckets": (1, 2, 3, 4, 8, 16)}
+        self.batch = Histogram("slmops_batch_size", "requests that are answered together", **sizes)
         self.inside = Gauge("slmops_requests_inside", "requests that wait or run", registry=self.registry)
         memory = Gauge("process_resident_memory_bytes", "memory of this process", registry=self.registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)

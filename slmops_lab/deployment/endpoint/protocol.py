@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from slmops_lab.deployment.runtime import STOP_LENGTH, STOPS
 
 TOKEN_VARIABLE = "SLMOPS_SERVE_TOKEN"
+SECRETIVE = "The endpoint failed; its own log says why."  # the reason may hold paths
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -27,7 +28,7 @@ class Limits:
     schema_bytes: int = 16_000
     prompt_tokens: int = 2_048
     answer_tokens: int = 512
-    queue: int = 16  # requests that wait; one more is running
+    queue: int = 16  # requests besides the first: they wait, or are answered along with it
     seconds: float = 30.0  # from arrival to the last token
 
 
@@ -42,8 +43,7 @@ ASKS_NOTHING = [
     ([False], "logprobs use_beam_search ignore_eos echo continue_final_message think enable_thinking"),
     ([True], "add_generation_prompt skip_special_tokens"),
     ([{}], "logit_bias options extra_body"),
-    ([[]], "functions stop_token_ids bad_words documents"),
-    ([], "tools"),  # not even an empty list: OpenAI, too, wants one tool at least
+    ([[]], "functions tools stop_token_ids bad_words documents"),  # frameworks send tools: [] for an agent without any
     ([""], "grammar"),
     (["none", "auto"], "tool_choice function_call"),
     (["none"], "reasoning_effort"),  # this model does not reason

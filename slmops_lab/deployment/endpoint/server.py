@@ -1,9 +1,8 @@
 """An OpenAI-compatible endpoint over ONNX Runtime GenAI: `slmops serve FOLDER`.
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
-supported is refused; only names, descriptions and labels are not looked at. One thread reads prompts and generates,
-one request at a time: on two cores a second one would only slow the first. Others wait in a queue of limited
-length. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
+supported is refused; only names, descriptions and labels are not looked at. Who is answered when, and who together, is
+`work`'s. What the client did wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
 Each answer has an x-request-id, which is also in the logs. A client that leaves ends its work, so its own time-out has
 to be longer than `Limits.seconds`: who gives up earlier and asks again begins at the end of the queue.
 """
@@ -11,12 +10,9 @@ to be longer than `Limits.seconds`: who gives up earlier and asks again begins a
 import asyncio
 import hmac
 import logging
-import math
 import re
-import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any
 
@@ -30,101 +26,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from slmops_lab.deployment.endpoint import observability, protocol
-from slmops_lab.deployment.endpoint.protocol import LOOPBACK, ChatRequest, Limits, Refusal
-from slmops_lab.deployment.runtime import TooLong
+from slmops_lab.deployment.endpoint.protocol import LOOPBACK, SECRETIVE, ChatRequest, Limits, Refusal
+from slmops_lab.deployment.endpoint.work import Worker
 from slmops_lab.errors import CourseError
-
-SECRETIVE = "The endpoint failed; its own log says why."  # the reason may hold paths
-
-
-class Worker:
-    """One thread that generates; `pieces` brings its work into asyncio, with a queue of limited length."""
-
-    def __init__(self, runtime, limits, metrics):
-        self.runtime, self.limits, self.metrics = runtime, limits, metrics
-        self.inside = 0  # requests that wait or run; only the event loop's thread touches it
-        self.usual_seconds = 1.0
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="generate")
-
-    def _move(self, by):
-        self.inside += by
-        self.metrics.inside.set(self.inside)
-
-    def _late(self):
-        return Refusal(504, f"It took longer than {self.limits.seconds:g} s.", "timeout")
-
-    async def pieces(self, chat, request_id, deadline, **how):
-        """Yield the `Generation` first, then its pieces. Closing this early ends the work.
-
-        request_id: what the log calls it. deadline: a time.monotonic() after which Refusal 504 is raised, waiting
-        included. Raises Refusal 429 where the queue is full. The place in the queue is free when the work has ended,
-        at the deadline at the latest, and not when the last piece has been taken: a client may stop reading.
-        """
-        if self.inside > self.limits.queue:
-            wait = str(math.ceil(self.usual_seconds * self.inside))
-            message = f"{self.inside} requests are waiting: try again in {wait} s."
-            raise Refusal(429, message, "queue_full", None, {"Retry-After": wait})
-        loop, channel, left = asyncio.get_running_loop(), asyncio.Queue(), threading.Event()
-        came = time.monotonic()
-
-        def ended():
-            self._move(-1)
-            channel.put_nowait(None)
-
-        def work():
-            begun = time.monotonic()
-            self.metrics.queued.observe(begun - came)
-            try:
-                for thing in self._generate(chat, request_id, how):
-                    if left.is_set():
-                        return
-                    if time.monotonic() > deadline:
-                        raise self._late()
-                    loop.call_soon_threadsafe(channel.put_nowait, thing)
-                self.usual_seconds += 0.2 * (time.monotonic() - begun - self.usual_seconds)
-            except Exception as error:
-                loop.call_soon_threadsafe(channel.put_nowait, error)
-            finally:
-                loop.call_soon_threadsafe(ended)
-
-        self._move(+1)
-        job = self._pool.submit(work)
-        try:
-            while (thing := await self._before(deadline, channel)) is not None:
-                if isinstance(thing, Exception):
-                    raise thing
-                yield thing
-        finally:
-            left.set()
-            if job.cancel():  # it had not begun
-                self._move(-1)
-
-    def _generate(self, chat, request_id, how):
-        """Yield the `Generation`, then its pieces; every error is a `Refusal`."""
-        try:
-            generation = self.runtime.stream(chat, longest_prompt=self.limits.prompt_tokens, **how)
-            yield generation
-            yield from generation
-        except TooLong as error:
-            raise Refusal(400, str(error), "context_length_exceeded", "messages") from error
-        except CourseError as error:
-            raise Refusal(400, str(error), "invalid_value", "response_format") from error
-        except Exception as error:
-            logging.getLogger(__name__).exception("Request %s: an answer could not be generated.", request_id)
-            raise Refusal(500, SECRETIVE, "internal_error") from error
-
-    async def _before(self, deadline, channel):
-        # one wait at a time: a generator's pieces may be asked for from more than one task. Not asyncio.wait_for:
-        # in Python 3.11 it forgets that it was cancelled where a piece comes at the same moment
-        with suppress(TimeoutError):
-            if (left := deadline - time.monotonic()) > 0:
-                async with asyncio.timeout(left):
-                    return await channel.get()
-        raise self._late()
-
-    def close(self):
-        """Begin nothing more; returns when what runs has ended."""
-        self._pool.shutdown(cancel_futures=True)
 
 
 class Door:
@@ -284,9 +188,9 @@ def _guarded(token, *codes, also=None):
 def _add_information(app, token, metrics, models):
     """Add the routes that generate nothing: health, metrics, names of the models."""
 
-    @app.get("/healthz")
+    @app.get("/healthz")  # alive, which restarting could mend; whether it is also ready keeps nobody alive
     async def healthz():
-        return {"status": "ok"}
+        return {"status": "ok", "ready": not AppStatus.should_exit}
 
     @app.get("/readyz", responses={503: {"model": protocol.ErrorBody}})  # a path, as probes and balancers have it
     async def readyz():
