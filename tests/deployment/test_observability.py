@@ -73,6 +73,7 @@ def test_metrics_are_readable_and_count():
     metrics.done("student", 0.5, first=0.1, prompt_tokens=60, answer_tokens=21)
     metrics.done("student", 0.2, error="timeout")
     metrics.refused("queue_full")
+    metrics.batch.observe(3)
     read = {s.name: s for f in text_string_to_metric_families(metrics.text().decode()) for s in f.samples}
     samples = [s for f in text_string_to_metric_families(metrics.text().decode()) for s in f.samples]
     durations = [s for s in samples if s.name == "gen_ai_server_request_duration_seconds_count"]
@@ -80,6 +81,7 @@ def test_metrics_are_readable_and_count():
     assert read["gen_ai_server_time_to_first_token_seconds_sum"].value == 0.1
     assert read["gen_ai_server_time_per_output_token_seconds_sum"].value == pytest.approx(0.02)
     assert read["process_resident_memory_bytes"].value > 1e7
+    assert (read["slmops_batch_size_sum"].value, read["slmops_batch_size_count"].value) == (3, 1)
     assert read["slmops_requests_refused_total"].labels == {"reason": "queue_full"}
 
 

@@ -233,3 +233,37 @@ def test_an_engine_that_cannot_be_made_costs_nobody_an_answer(monkeypatch, caplo
     with InThread(server.application(slow, "m", TOKEN)) as served:
         assert [text(answer) for answer in at_once(served, slow, [{}, {}])] == ["begun"] * 2
     assert "no KV cache" in caplog.text
+
+
+def test_of_two_hundred_at_once_every_one_is_answered_or_turned_away():
+    slow = Together()
+    slow.go.set()
+    slow.pause = 0.01
+    with InThread(server.application(slow, "m", TOKEN)) as served, ThreadPoolExecutor(200) as pool:
+        body = {"model": "m", "messages": CHAT}
+
+        def ask(_):
+            with httpx.Client(timeout=60) as client:
+                answer = client.post(f"{served.url}/v1/chat/completions", json=body, headers=BEARER)
+            told = answer.json()
+            return answer.status_code, told["choices"][0]["message"]["content"] if answer.is_success else None
+
+        answers = list(pool.map(ask, range(200)))
+        assert metric(served, "slmops_requests_inside") == 0
+        turned = 'slmops_requests_refused_total{reason="queue_full"}'
+        assert metric(served, turned) == sum(status == 429 for status, _ in answers) > 0
+        assert ask(0) == (200, "begun"), "there is room again"
+    assert {status for status, _ in answers} == {200, 429} and len(answers) == 200
+    assert {said for status, said in answers if status == 200} <= {"0 1 2 ", "begun"}
+
+
+def test_the_end_of_the_server_finishes_all_that_are_inside():
+    slow = Together(steps=20)
+    slow.pause = 0.05
+    with InThread(server.application(slow, "m", TOKEN)) as served:
+
+        def leave():
+            served.server.should_exit = True
+
+        answers = at_once(served, slow, [{}] * 8, leave)
+    assert [text(answer) for answer in answers] == ["".join(f"{n} " for n in range(20))] * 8
