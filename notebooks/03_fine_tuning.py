@@ -1115,7 +1115,7 @@ served = runtime.GenAIRuntime(run.artifacts / "multi_int4", files)
 print("customer:", tests[0]["text"])
 for name in folders:
     question = [{"role": "system", "content": f"Task: {name}"}, chats[0][1]] if name in jobs else chats[0]
-    print(f"{name}: {served.generate(question, adapter=name)}")
+    print(f"{name}: {served.generate(question, adapter=name)[:160]}")
 some = tests[: run.pick(full=80, quick=8)]
 said = [served.generate(chat, adapter="triage") for chat in tqdm(chats[: len(some)], leave=False)]
 gap = ahead(scoring.score(desk.task, some, said).rows["exact"], lora_scores.rows["exact"][: len(some)])

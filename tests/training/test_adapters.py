@@ -143,6 +143,27 @@ def test_four_bits_under_an_adapter(tiny_folder, tokenizer):
     assert sum(generation.nats(adapted, tokenizer, examples(tokenizer))) < before
 
 
+def test_weights_of_four_bits_that_have_answered_still_train(tiny_folder, tokenizer):
+    """bitsandbytes repacks such weights for processors with AVX512 and bf16, and no gradient passes through those."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = adapters.attach(base_model.open_model(tiny_folder, quantization=config)[0], lora())
+    batch = encoding.collate(tokenizer)(examples(tokenizer)[:2])
+
+    def gradients():
+        model.train()
+        done = encoding.forward(model, batch, hidden_states=False)
+        trainer.answer_loss(model, done, batch).backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        model.zero_grad()
+        model.eval()
+        return grads
+
+    before = gradients()
+    generation.nats(model, tokenizer, examples(tokenizer)[:1])
+    assert any(one.abs().max() > 0 for one in before)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(before, gradients(), strict=True))
+
+
 def test_nats_by_hand(tiny):
     model, tokenizer = tiny
     lessons = examples(tokenizer)[:3]
