@@ -26,8 +26,8 @@ NO_MEMORY = ("alloc", "map segment", "memory")
 def bandwidth(megabytes=512, rounds=5):
     """Bytes per second at which all cores together read memory; the best of some rounds.
 
-    Every token that is generated reads every weight once, so this over the model's bytes is a limit of
-    tokens per second, unless the model fits into the processor's cache.
+    Each token that is generated reads every matrix that is multiplied, one row of a table that is looked up, and the
+    KV cache. This over those bytes is a limit of tokens per second, unless part of them stays in the processor's cache.
     """
     cores = threads()
     parts = [numpy.ones(megabytes * 2**20 // 8 // cores, dtype=numpy.int64) for _ in range(cores)]

@@ -68,6 +68,9 @@ def open_model(folder, dtype="float32", quantization=None):
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    for module in model.modules():  # bitsandbytes would repack weights that answer once, and train wrongly from then on
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 

@@ -285,7 +285,7 @@ def train(
     if folder is not None:
         usual |= {"save_strategy": "steps", "save_steps": 10, "save_total_limit": 2}
     decoder = encoding.decoder(model)
-    attention, caches = decoder.config._attn_implementation, decoder.config.use_cache
+    attention, caches = decoder.config._attn_implementation, getattr(decoder.config, "use_cache", True)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             args = arguments(folder or scratch, Arguments, **{**usual, **how})

@@ -116,7 +116,7 @@ def test_tuning_apart_says_what_it_took(tiny_folder, tokenizer, tmp_path):
     model, _ = base_model.open_model(tiny_folder)
     adapted = adapters.attach(model, lora())
     assert (found["trained"], found["frozen"]) == adapters.weights(adapted)
-    assert found["peak"] >= found["loaded"] > 100e6 and found["seconds"] > 0 and len(found["texts"]) == len(CHATS)
+    assert found["peak"] > 100e6 and found["seconds"] > 0 and len(found["texts"]) == len(CHATS)
     again = adapters.open_adapter(adapted.unload(), tmp_path / "a")
     assert found["nats"] == pytest.approx(generation.nats(again, tokenizer, lessons[:2]), rel=1e-3)
     assert found["stored"] == (tmp_path / "a" / adapters.WEIGHTS).stat().st_size
@@ -141,6 +141,27 @@ def test_four_bits_under_an_adapter(tiny_folder, tokenizer):
     before = sum(generation.nats(adapted, tokenizer, examples(tokenizer)))
     trainer.train(adapted, tokenizer, examples(tokenizer), **{**USUAL, "num_train_epochs": 10})
     assert sum(generation.nats(adapted, tokenizer, examples(tokenizer))) < before
+
+
+def test_weights_of_four_bits_that_have_answered_still_train(tiny_folder, tokenizer):
+    """bitsandbytes repacks such weights for processors with AVX512 and bf16, and no gradient passes through those."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = adapters.attach(base_model.open_model(tiny_folder, quantization=config)[0], lora())
+    batch = encoding.collate(tokenizer)(examples(tokenizer)[:2])
+
+    def gradients():
+        model.train()
+        done = encoding.forward(model, batch, hidden_states=False)
+        trainer.answer_loss(model, done, batch).backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        model.zero_grad()
+        model.eval()
+        return grads
+
+    before = gradients()
+    generation.nats(model, tokenizer, examples(tokenizer)[:1])
+    assert any(one.abs().max() > 0 for one in before)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(before, gradients(), strict=True))
 
 
 def test_nats_by_hand(tiny):
