@@ -116,7 +116,7 @@ def _computed(model, tokenizer, examples, depth, dtype, batch_size):
         body.layers, body.norm = torch.nn.ModuleList(layers[:depth]), torch.nn.Identity()
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16 and settings.fast_bf16()):
                 done = encoding.forward(model, batch_of([plain[i] for i in chosen]), hidden_states=False)
             lengths = [len(plain[i]["input_ids"]) for i in chosen]
             for i, own in zip(chosen, done.layer(-1).to(dtype).split(lengths), strict=True):
