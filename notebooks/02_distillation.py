@@ -497,6 +497,7 @@ if not truth:
 
 # %%
 sections.begin("2.5")
+del base, lower, learn_from  # half a gigabyte that nothing needs from here on
 six_rows = torch.arange(12.0).reshape(6, 2)
 used = [0, 2, 5]
 three_rows = six_rows[used]
@@ -1100,6 +1101,7 @@ if gap["low"] > 0:  # its weights only: TRL writes into the configuration, which
     student = copy.deepcopy(student)
     student.load_state_dict(speaking.state_dict())
 print("goes on:", "its own words" if gap["low"] > 0 else f"{going_on}, because the other is not clearly better")
+del speaking, on_policy, reading  # two students and what their training kept
 
 # %% [markdown]
 # Writing answers costs more time than reading them. It pays where answers are long and an early mistake spoils the rest; our tickets have a handful of tokens.
@@ -1134,6 +1136,7 @@ bits = {"upper half not rounded": exam(exactly).rows["exact"]}
 with compression.four_bits(exactly):
     pass  # no training: the weights are only rounded
 bits["rounded afterwards"] = exam(exactly).rows["exact"]
+del exactly
 
 # %%
 aware = copy.deepcopy(student)

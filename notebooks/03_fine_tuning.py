@@ -1,182 +1,477 @@
 # %% [markdown]
-# # 3 Fine-tuning: does every weight have to move?
+# # 3 Fine-tuning: how much of the model has to move?
 #
-# The teacher of chapter 2 changed every weight of its upper half, and a second task would need a second copy of the
-# model. LoRA ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) leaves the weights alone and learns a small correction to them.
-# When is that enough, when is a good prompt enough, and what else can go wrong?
+# Chapter 2 tuned its teacher by changing every weight in the upper half of the model. Training a pretrained model further on one task is called
+# [*fine-tuning*](../book/glossary.md#fine-tuning), and it is *full* fine-tuning where every weight may change. It needs memory for each weight that moves, and
+# each further task needs another copy of the model. [*LoRA*](../book/glossary.md#lora) ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) leaves the weights
+# as they are and trains a small [*adapter*](../book/glossary.md#adapter) beside them. In this chapter you find out when that is enough, when a good prompt is
+# enough, and what else decides whether a fine-tuning works.
 #
 # **You will be able to**
 #
-# - choose between prompting, full tuning, LoRA, QLoRA and other adapters, with numbers in hand;
-# - build LoRA from its formula, and say what rank, scale and place of it do;
-# - work out the memory of a tuning before you start it, also of a model 100 times as large;
-# - tune one base for four jobs, and judge each by the measure that fits it;
-# - run Microsoft Olive, from a command and from a workflow file, and notice when it failed;
-# - find leaks between training and test, search settings without touching the test, and write a loss of your own;
-# - watch a training, stop it early, have it killed and resume it;
-# - serve two adapters on one base in four bits.
+# - check training messages for copies, leaks and wrong labels, and split them fairly;
+# - decide between prompting, full tuning, LoRA and QLoRA, with measurements of your own;
+# - build LoRA from its formula, put it into a whole model, and say what rank, scale and place do;
+# - compute the memory of a fine-tuning before you start it, also of a model that does not fit on your machine;
+# - tune one base for several jobs, judge each by a measure that fits, and serve two adapters on one base;
+# - run Microsoft Olive from a command and from a workflow file, and notice when it failed;
+# - search for settings without touching the test, and write a loss that counts some mistakes more than others;
+# - see overfitting and stop in time, resume a training that was killed, and cure one that is too large or too slow.
 #
-# **You need** chapter 2 (its teacher is made first where it is missing).
+# **You need** chapter 2 (its teacher is made first where it is missing), two processor cores and about 5 GB of free memory. Words of the field are in
+# *italics* where they appear for the first time; the [glossary](../book/glossary.md) has all of them.
 
 # %% tags=["parameters"]
 dataset = "support_desk"
 base_model = "smollm2-135m"
 profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
-rank = 16
+rank = 16  # of the adapters
+costly_value = "high"  # missing this value costs most, see 3.11
 
 # %%
 from slmops_lab import settings
-from slmops_lab.course import artifacts
-from slmops_lab.task import data, encoding
-from slmops_lab.training import trainer
+from slmops_lab.course import artifacts, chapters
+from slmops_lab.task import data
 from slmops_lab.training import base_model as models
+from slmops_lab.training import compression
 
-run = settings.start(dataset, base_model, profile, seed)
+run = settings.start(dataset, base_model, profile, seed, rank=rank)
+sections = chapters.Sections(run, "03_fine_tuning")
+sections.begin("3.1")
 desk = data.load(run.dataset)
-base_folder = models.fetch(run.base_model)
 teacher_folder = artifacts.need(run, "teacher")
 budget = artifacts.manifest(run, "teacher")["settings"]
-budget
-
-# %% [markdown]
-# That is the budget of the full tuning. Three sets of messages follow from it: `labelled` to learn from, `held_out` to choose by, and the test, which chooses
-# nothing.
-
-# %%
-labelled = desk.train[: budget["examples"]]
-held_out = (desk.train[len(labelled) :] or desk.test)[: run.pick(full=120, quick=24)]
+plain_folder = models.fetch(run.base_model)
+base, tokenizer = compression.add_phrases(*models.open_model(plain_folder), desk.task.phrases(values=True))
+depth, still = base.config.num_hidden_layers, budget["frozen layers"]
+gold = desk.train[: budget["examples"]]
+held_out = (desk.train[len(gold) :] or desk.test)[: run.pick(full=200, quick=48)]
 tests = desk.test[: run.pick(full=None, quick=120)]
-base, tokenizer = models.open_model(base_folder)
-print(f"{len(labelled)} to learn from, {len(held_out)} to choose by, {len(tests)} to judge by")
+print(f"{len(gold)} messages to learn from, {len(held_out)} to choose by, {len(tests)} to judge by")
+print("the full tuning of chapter 2:", budget)
 
 # %% [markdown]
-# ## 3.1 Prompt or tune?
+# ## 3.1 What a training example is worth
 #
-# Before training anything: the base model follows instructions. Give it the whole schema, and then a few solved messages, *shots*, to read first
-# ([Brown et al. 2020](https://arxiv.org/abs/2005.14165)).
-
+# *You look at what the loss counts, look for copies and leaks, split fairly, and spoil labels on purpose.*
+#
+# These are the messages of chapter 2. The teacher learned from `gold`, `held_out` is for choosing, and `tests` judge. The base has the teacher's added tokens
+# (2.1), so both write the same short answers. Before anything is trained, look at the data: a fine-tuning is as good as its examples.
+#
+# ### What the loss sees
+#
+# Decode a training example around the place where the answer begins, and at its end. A star stands before each token that counts in the
+# [*loss*](../book/glossary.md#loss).
 
 # %%
-def prompted(text, shots):
-    instruction, question = desk.task.messages(text, explain=True)
-    solved = []
-    for record in labelled[:shots]:
-        answer = {"role": "assistant", "content": desk.task.write(record["answer"])}
-        solved += [{"role": "user", "content": record["text"]}, answer]
-    return [instruction, *solved, question]
+from slmops_lab.task import encoding
 
 
-for turn in prompted("where is my tent?", shots=1):
-    print(f"{turn['role']:9} {turn['content'][:90]}")
+def example_of(record):
+    return encoding.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
+
+
+shown = example_of(gold[0])
+begins = shown["labels"].count(encoding.IGNORE)  # so many tokens of the prompt
+tokens = list(zip(shown["input_ids"], shown["labels"]))
+for token, label in [*tokens[begins - 6 : begins + 3], *tokens[-2:]]:
+    print(" " if label == encoding.IGNORE else "*", repr(tokenizer.decode([token])))
 
 # %% [markdown]
-# **Predict:** with how many shots does the base model catch up with the tuned one of chapter 2? And what do the longer prompts cost in time?
+# The lines without a star belong to the [*chat template*](../book/glossary.md#chat-template), which opens the assistant's turn. The last line is the mark that
+# ends the answer. It has to count: a model that never learns this mark does not know when to stop.
+#
+# ### Copies and leaks
+#
+# A test message that is also in the training set is a [*leak*](../book/glossary.md#leak): the model may know it by heart, and the score no longer says how well
+# it does on new messages. The course's data check looks for leaks. It compares texts without regard to case and spaces, so we plant one with other capitals.
+#
+# A copy with another word gets past this check. So we also measure similarity: count groups of three to five characters, give rare groups more weight
+# (*tf-idf*), and take the cosine of two such counts. It is 1 for equal texts.
+#
+# How much does a leak flatter a score? Counting word pairs (2.3) learns in seconds, so we try it there: once from the gold messages alone, and once with half of
+# the test messages besides. Both answer these test messages.
 
 # %%
-import torch
-from slmops_lab import measure
-from slmops_lab.evaluation import generation, intervals, scoring
+import json
+import shutil
+import tempfile
 
-asked = tests[: run.pick(full=32, quick=8)]
+from sklearn.feature_extraction.text import TfidfVectorizer
 
-
-def as_reader(model):  # to read and write, 16 bits are enough where the processor computes with them
-    return model.to(torch.bfloat16) if settings.fast_bf16() else model
-
-
-def examined(reader, chats, records=asked, tokenizer=tokenizer):
-    with measure.timed() as elapsed:
-        said = generation.generate(reader, tokenizer, chats, batch_size=8)
-    scores = scoring.score(desk.task, records, said)
-    tokens = sum(len(encoding.prompt_ids(tokenizer, chat)) for chat in chats) / len(chats)
-    cost = {"prompt tokens": tokens, "ms per message": 1000 * elapsed.seconds / len(chats)}
-    return {"valid JSON": scores.rows["valid"].mean(), **intervals.proportion(scores.rows["exact"]), **cost}
-
-
-# %%
-import pandas
-
-reader = as_reader(models.open_model(base_folder)[0])
-ways = {}
-for shots in run.pick(full=(0, 1, 4), quick=(0, 1)):
-    ways[f"prompt, {shots} shots"] = examined(reader, [prompted(record["text"], shots) for record in asked])
-tuned, its_tokenizer = models.open_model(teacher_folder)
-reader = as_reader(tuned)
-ways["tuned"] = examined(reader, [desk.task.messages(record["text"]) for record in asked], tokenizer=its_tokenizer)
-del tuned
-del reader
-table = pandas.DataFrame(ways).T.rename(columns={"share": "exact match"})
-table.round({"prompt tokens": 0, "ms per message": 0}).round(3)
+with tempfile.TemporaryDirectory() as scratch:
+    leaky = shutil.copytree(run.dataset, f"{scratch}/leaky")
+    stolen = {**desk.test[0], "id": "planted", "text": "  " + desk.test[0]["text"].upper()}
+    with open(f"{leaky}/train.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(stolen) + "\n")
+    print(*data.check(leaky), sep="\n")
+counter = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+known = counter.fit_transform([record["text"] for record in desk.train])
+asked_about = counter.transform([record["text"] for record in desk.test])
+altered = counter.transform(["Hello there, " + desk.test[0]["text"].replace(".", " !")])
+print(f"a test and a training message are at most {(asked_about @ known.T).max():.2f} alike,")
+print(f"an altered copy and its original {(altered @ asked_about[0].T).toarray().item():.2f}")
 
 # %%
 from slmops_lab.course import plots
+from slmops_lab.evaluation import baselines, intervals, scoring
 
-shares = {"valid JSON": "valid JSON", "exact match": "share"}
-shares = {label: [100 * way[key] for way in ways.values()] for label, key in shares.items()}
-best_prompt = max(way["share"] for name, way in ways.items() if name != "tuned")
+
+def counted(known, asked):
+    answers, _ = baselines.word_counter(desk.task, known, [record["text"] for record in asked], pairs=True)
+    return scoring.score(desk.task, asked, [desk.task.write(answer) for answer in answers]).rows["exact"]
+
+
+def ahead(ours, theirs):  # in points, on the same messages, with the ends of the 95 % interval
+    return {key: 100 * value for key, value in intervals.difference(ours, theirs, run.seed).items()}
+
+
+def in_words(gap):
+    return f"{gap['points']:+.1f} points (95 % interval {gap['low']:+.1f} to {gap['high']:+.1f})"
+
+
+leaked = tests[: len(tests) // 2]
+honest, flattered = counted(gold, leaked), counted(gold + leaked, leaked)
+lift = ahead(flattered, honest)
 plots.show(
-    plots.columns(list(ways), shares, f"% of {len(asked)} messages"),
-    takeaway=f"The best prompt is right in {100 * best_prompt:.0f} %, the tuned model in {100 * ways['tuned']['share']:.0f} %",
-    alt="Columns: share of valid JSON and of exact matches, for prompts with different numbers of solved messages and for the tuned model.",
+    plots.shares({"learned from gold": honest, "learned from gold and from these": flattered}),
+    takeaway=f"The leak changes the score by {lift['points']:+.0f} points, which no new message will confirm",
+    alt="Two bars with intervals: exact match of counting word pairs on the same messages, without and with these messages among the training messages.",
 )
 
 # %% [markdown]
-# A model of this size learns the form of the answer from a prompt, hardly the judgement. Prompting is the right choice for large models, for few
-# messages, and for jobs that change every week. A prompt is paid for in every message, a tuning once: exercise 3.6 finds where they meet.
+# A threshold between the two similarities of the first cell would find the altered copy. The second cell says what it is worth to look for leaks.
+#
+# ### A fair split
+#
+# If a rare value happens to miss the held-out part, nothing is learned about it there. A [*stratified split*](../book/glossary.md#stratified-split) gives each
+# part its share of every value.
 
-# %% tags=["nbval-check-output"]
-print("the tuned model is ahead of every prompt:", ways["tuned"]["share"] >= best_prompt)
+# %%
+import pandas
+from sklearn.model_selection import train_test_split
+
+listed = [name for name, kind in desk.task.fields.items() if getattr(kind, "values", None)]
+field = (listed or list(desk.task.fields))[0]  # in support_desk: what the customer wants
+label_of = pandas.Series([str(record["answer"][field]) for record in desk.train])
+label_of = label_of[label_of.map(label_of.value_counts()) > 1]  # a value that is there once cannot be shared out
+size = max(len(label_of) // 10, label_of.nunique())
+whole = 100 * label_of.value_counts(normalize=True)
+for name, by in {"a random tenth": None, "a stratified tenth": label_of}.items():
+    part = train_test_split(label_of, test_size=size, random_state=run.seed, stratify=by)[1]
+    off = (100 * part.value_counts(normalize=True).reindex(whole.index, fill_value=0) - whole).abs()
+    print(f"{name}: the share of '{off.idxmax()}' is off by {off.max():.1f} points, the most of all values")
 
 # %% [markdown]
-# ## 3.2 What full tuning needs
+# ### Exercise 3.1: a split that keeps copies together
 #
-# Per weight that is trained there is a gradient, and Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) remembers two averages of it. Each is
-# a number of 4 bytes, as the weight itself is. **Predict** from that: how many bytes does the full tuning of this model need?
+# Two copies of a message on both sides of a split are a leak as well. Write `split(records, part)` that returns two lists of records, one to learn from and
+# one to hold out. Every record is in exactly one of them. Records whose texts have the same `data.text_key(text)` (no regard to case and spaces) are in the
+# same list. The second list has about the share `part` of the records, from all over the file and not from one end.
+
+# %% tags=["exercise"]
+split = ...
+
+# %% tags=["check"]
+from slmops_lab.course.exercises import check
+
+doubled = [{**one, "id": i, "text": (one["text"], one["text"].upper())[i % 2]} for i, one in enumerate(gold[:99] * 2)]
+doubled += [{**one, "id": i, "text": " " + one["text"]} for i, one in enumerate(gold[:50], len(doubled))]
+
+
+def fair(parts, part):
+    keys = [{data.text_key(one["text"]) for one in some} for some in parts]
+    places = sorted(one["id"] % len(gold[:99]) / len(gold[:99]) for one in parts[1])
+    everyone = sorted(one["id"] for some in parts for one in some) == list(range(len(doubled)))
+    near = abs(len(parts[1]) / len(doubled) - part) < 0.08
+    return everyone and near and not keys[0] & keys[1] and places[0] < 0.25 and places[-1] > 0.75
+
+
+check(
+    "3.1",
+    split,
+    lambda f: fair(f(doubled, 0.2), 0.2) and fair(f(doubled, 0.5), 0.5),
+    hint="Split the keys, not the records: choose some of the different keys at random, and give each record to the side of its key.",
+    why="The same holds for the messages of one customer: what belongs together stays on one side.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import random
+#
+#
+# def split(records, part):
+#     keys = sorted({data.text_key(record["text"]) for record in records})
+#     chosen = set(random.Random(0).sample(keys, round(part * len(keys))))
+#     sides = [], []
+#     for record in records:
+#         sides[data.text_key(record["text"]) in chosen].append(record)
+#     return sides
+# ```
+# </details>
+#
+# ### Wrong labels
+#
+# Whoever writes labels makes mistakes. What do they cost? We train the upper half of the base in full, as chapter 2 did, but for a few steps only: once with
+# the right tickets, and once with 40 % of the tickets wrong. The lower half is [*frozen*](../book/glossary.md#frozen). It reads each message once, and most
+# trainings of this chapter start from what it wrote. The judge is the loss on held-out messages, in [*nats*](../book/glossary.md#nat), summed over the tokens of
+# the right answer. 0 would mean that the model is certain of it.
+#
+# Can the training itself help to find the wrong tickets? After the training we ask the model about the tickets that it learned from, and suspect those that it
+# finds least likely. As many are suspected as are wrong, so guessing would find 40 of 100.
+
+# %%
+import copy
+
+import torch
+
+from slmops_lab.evaluation import generation
+from slmops_lab.training import adapters, frozen, trainer
+
+lower = frozen.read(base, tokenizer, [example_of(record) for record in gold + held_out], still)
+gold_read, held_read = lower.examples[: len(gold)], lower.examples[len(gold) :]
+judges = held_read[: run.pick(full=80, quick=24)]
+usual = {"max_steps": run.pick(full=48, quick=32), "per_device_train_batch_size": 2, "warmup_steps": 0.1}
+usual |= {"learning_rate": budget["learning_rate"], "seed": run.seed}
+
+
+def trained(label, examples, config=None, loss=trainer.answer_loss, judges=judges, **how):
+    settings.set_seed(run.seed)  # so that adapters (3.4) begin alike
+    model = copy.deepcopy(base)  # without the config of an adapter its whole upper half is trained
+    model = model if config is None else adapters.attach(model, config)
+    with frozen.upper(model, lower):
+        history = trainer.train(model, tokenizer, examples, label, loss, **{**usual, **how})
+        nats = generation.nats(model, tokenizer, judges)
+    return {"model": model, "nats": nats, "history": history, "examples": examples, "judges": judges}
 
 
 # %%
+import random
+
+from slmops_lab.course import widgets
+
+rng = random.Random(run.seed)
+right = gold[: 2 * usual["max_steps"]]
+wrong = sorted(rng.sample(range(len(right)), 2 * len(right) // 5))  # the places of the wrong tickets
+
+
+def mistaken(record):  # the listed values of a ticket that belongs to another message
+    ticket = rng.choice([one["answer"] for one in gold if one["answer"][field] != record["answer"][field]])
+    return {**record, "answer": record["answer"] | {name: ticket[name] for name in listed}}
+
+
+planted = [mistaken(right[i]) for i in wrong]
+spoiled = gold_read[: len(right)]
+planted_read = frozen.read(base, tokenizer, [example_of(record) for record in planted], still).examples
+for i, example in zip(wrong, planted_read):
+    spoiled[i] = example
+print(right[wrong[0]]["text"], f"\n   right: {desk.task.write(right[wrong[0]]['answer'])}")
+print(f"   wrong: {desk.task.write(planted[0]['answer'])}")
+print(f"{len(wrong)} of {len(right)} tickets are wrong now.")
+suspect_guess = widgets.predict("How many of 100 suspected tickets are really wrong?", "in 100")
+
+
+# %%
+def compared(costs, what):  # each with the first, message by message: {name: mean nats}
+    nats = pandas.DataFrame(costs)
+    first = nats.columns[0]
+    gap = nats.sub(nats[first], axis=0).drop(columns=first)
+    middle, reach = gap.mean(), 2.6 * gap.sem()  # 2.6, not 1.96: up to five comparisons at once
+    words = {"more": middle[middle > reach].index, "fewer": middle[middle < -reach].index}
+    words = "; ".join(f"clearly {word} with {', '.join(names)}" for word, names in words.items() if len(names))
+    unit = f"nats more per right answer than '{first}' (line: interval)"
+    plots.show(
+        plots.dots(middle, unit, middle - reach, middle + reach, mark=0),
+        takeaway=f"Nats: {words}" if words else f"None clearly differs from '{first}'",
+        alt=f"Points with intervals: how many nats more or less the right answer costs than with '{first}', for {what}.",
+    )
+    return nats.mean().to_dict()
+
+
+# %%
+import numpy
+
+costs = {"all right": trained("all right", gold_read[: len(right)])["nats"]}
+doubtful = trained("40 % wrong", spoiled)
+costs["40 % wrong"] = doubtful["nats"]
+with frozen.upper(doubtful["model"], lower):
+    own_costs = generation.nats(doubtful["model"], tokenizer, spoiled)
+del doubtful["model"]  # a copy of the base
+suspects = set(numpy.argsort(own_costs)[-len(wrong) :].tolist())
+suspect_guess.answer(100 * len(suspects.intersection(wrong)) / len(wrong))
+left = [example for i, example in enumerate(spoiled) if i not in suspects]
+costs["suspects left out"] = trained("suspects left out", left)["nats"]
+after_labels = compared(costs, "a training with 40 % wrong tickets, and one without the suspected tickets")
+print({name: f"{cost:.2f} nats" for name, cost in after_labels.items()})
+print(f"All three made {usual['max_steps']} steps; the last one had {len(left)} messages instead of {len(right)}.")
+
+# %% [markdown]
+# Networks learn first what many messages have in common, and single exceptions later ([Arpit et al. 2017](https://arxiv.org/abs/1706.05394)). So if clearly
+# more than 40 of 100 suspects are wrong, the list tells a person where to read first. After many passes a model knows the wrong tickets by heart, and they no
+# longer stand out. The last row asks whether fewer, cleaner messages are better than more: leaving suspects out also loses right tickets that are
+# hard. The intervals tell what other held-out messages would change, not what another seed would.
+#
+# ## 3.2 Prompt or tune?
+#
+# *You let the base read the rules and a few solved messages, and compare it with the tuned model.*
+#
+# The base follows instructions. It can be given all fields and values in the prompt ([*zero-shot*](../book/glossary.md#zero-shot)), and some solved messages
+# besides ([*few-shot*](../book/glossary.md#few-shot), [Brown et al. 2020](https://arxiv.org/abs/2005.14165)). Nothing is trained for that.
+
+# %%
+from slmops_lab import measure
+
+sections.begin("3.2")
+asked = tests[: run.pick(full=24, quick=8)]
+
+
+def prompted(text, shots):
+    instruction, question = desk.task.messages(text, explain=True)
+    solved = []
+    for record in gold[:shots]:
+        solved.append({"role": "user", "content": record["text"]})
+        solved.append({"role": "assistant", "content": desk.task.write(record["answer"])})
+    return [instruction, *solved, question]
+
+
+def examined(model, its_tokenizer, chats):
+    with measure.timed() as elapsed:
+        said = generation.generate(model, its_tokenizer, chats, max_new_tokens=40, batch_size=8)
+    read = sum(len(encoding.prompt_ids(its_tokenizer, chat)) for chat in chats) / len(chats)
+    written = sum(len(its_tokenizer(text)["input_ids"]) for text in said) / len(said)
+    cost = {"ms per message": 1000 * elapsed.seconds / len(chats), "tokens read": read, "tokens written": written}
+    return scoring.score(desk.task, asked, said).rows["exact"], cost
+
+
+prompt_guess = widgets.predict("With the best prompt, how many messages of 100 does the base get right?", "in 100")
+
+# %%
+plain_base, plain_tokenizer = models.open_model(plain_folder)
+tuned, its_tokenizer = models.open_model(teacher_folder)
+
+
+def as_reader(model):  # to read and write, 16 bits are enough where the processor is fast with them
+    return copy.deepcopy(model).to(torch.bfloat16) if settings.fast_bf16() else model
+
+
+ways, reader = {}, as_reader(plain_base)
+for shots in run.pick(full=(0, 1, 4), quick=(0, 1)):
+    shots_chats = [prompted(record["text"], shots) for record in asked]
+    ways[f"prompt with {shots} solved"] = examined(reader, plain_tokenizer, shots_chats)
+best_prompt = max(ways, key=lambda name: ways[name][0].mean())
+prompt_guess.answer(100 * ways[best_prompt][0].mean())
+ways["tuned"] = examined(as_reader(tuned), its_tokenizer, [desk.task.messages(record["text"]) for record in asked])
+gap = ahead(ways["tuned"][0], ways[best_prompt][0])
+plots.show(
+    plots.shares({name: exact for name, (exact, _) in ways.items()}),
+    takeaway=f"Tuned against the best prompt: {gap['points']:+.0f} points on {len(asked)} messages",
+    alt="Bars with intervals: exact match of the base with prompts that hold different numbers of solved messages, and of the tuned model.",
+)
+print(f"Message by message: {in_words(gap)}.")
+pandas.DataFrame({name: cost for name, (_, cost) in ways.items()}).T.round(0)
+
+# %% [markdown]
+# The time has two parts: reading the prompt, and writing the answer. What all prompts of a row share is read once here, so a longer prompt costs less than its
+# length says. A model without an example often writes on up to the limit, and each token that it writes takes a pass through all layers: that is how a prompt
+# without a solved message can be the slower one.
+#
+# A prompt is paid for with every message, a tuning once. Prompting suits large models, few messages, and jobs that change every week. A small model learns the
+# form of the answer from a prompt more easily than the judgement.
+#
+# ## 3.3 What full tuning moves, and what it needs
+#
+# *You see which weights chapter 2 changed, and compute the memory of that.*
+#
+# Compare the tuned model with the base: which layers are still the same, and how far did the others move?
+#
+# The memory follows from what is trained. For each trained weight there is a gradient, and the [*optimizer*](../book/glossary.md#optimizer) Adam
+# ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) keeps two running averages of it. Each of these is a number of four bytes, as the weight itself is.
+# [*Activations*](../book/glossary.md#activation) come on top; they grow with the batch (3.14).
+
+
+# %%
+def moved(before, after):  # in % of the length of the weights
+    pairs = list(zip(before.parameters(), after.parameters()))
+    return 100 * (sum((b - a).square().sum() for a, b in pairs) / sum(a.square().sum() for a, _ in pairs)).sqrt().item()
+
+
 def training_bytes(weights, trained, bits=32):
-    """Weights in so many bits; a gradient and Adam's two averages, 32 bits each, for the trained ones."""
+    """All weights in so many bits; for the trained ones a gradient and Adam's two averages, four bytes each."""
     return weights * bits / 8 + trained * (4 + 4 + 4)
 
 
+sections.begin("3.3")
+with torch.inference_mode():
+    moves = [moved(*pair) for pair in zip(base.model.layers, tuned.model.layers)]
+print(f"{sum(one == 0 for one in moves)} of {depth} layers did not move, the others by {max(moves):.1f} % at most.")
 count = sum(weight.numel() for weight in base.parameters())
-print(f"{count / 1e6:.1f} million weights: {training_bytes(count, count) / 1e9:.2f} GB, before any message is read")
-
-# %% [markdown]
-# Activations come on top; they grow with the batch, not with what is trained (3.14). What such a tuning gave us is on the disk: the teacher, with its score on every test message. (Its
-# lower half stayed as it was, and it writes its tickets in fewer tokens. From here on, full tuning means this one.)
-
-# %%
+above = sum(weight.numel() for weight in base.model.layers[still:].parameters()) + base.model.norm.weight.numel()
+for name, trains in {"every weight": count, "the upper half": above}.items():
+    print(f"{name}: {trains / 1e6:.1f} million of {count / 1e6:.1f} move,", end=" ")
+    print(f"{training_bytes(count, trains) / 1e9:.2f} GB before any message is read")
 full_scores = scoring.Scores.load(teacher_folder / "test_scores.json").first(len(tests))  # measured in chapter 2
 tests = tests[: len(full_scores.rows)]
 full_scores.table().round(3)
 
 # %% [markdown]
-# ## 3.3 LoRA from its formula
+# The table is the score of the full tuning on the test messages, against which LoRA is held in 3.6. (3.7 trains every weight for a few steps and measures
+# memory and time.)
 #
-# A linear layer multiplies by a matrix $W$. LoRA trains two thin matrices beside it and uses
+# ## 3.4 LoRA: the formula, a layer, a whole model
 #
-# $$ W' = W + \frac{\alpha}{r} B A, \qquad B: d_{out} \times r, \quad A: r \times d_{in} $$
+# *You write LoRA in three drafts, train the last one, and show that PEFT does the same.*
 #
-# Take one layer of the real model. **Predict:** how many numbers has its $W$, and how many have $A$ and $B$ together?
+# A linear layer multiplies what it reads by a matrix $W$. LoRA leaves $W$ alone and trains two thin matrices beside it:
+#
+# $$ W' = W + \frac{\alpha}{r} B A, \qquad A: r \times d_{in}, \quad B: d_{out} \times r $$
+#
+# The number $r$ is the [*rank*](../book/glossary.md#rank), and $\alpha / r$ is the *scale*.
+#
+# ```text
+#                 x   (d_in numbers)
+#                 |
+#        +--------+---------+
+#        |                  |
+#        |            +-----+-----+
+#   +----+----+       |  A, thin  |   trained, random at first
+#   |         |       +-----+-----+
+#   |    W    |             |   r numbers
+#   |         |       +-----+-----+
+#   | frozen  |       |  B, thin  |   trained, zero at first
+#   +----+----+       +-----+-----+
+#        |                  |   times alpha / r
+#        +------>(+)<-------+
+#                 |
+#                 y   (d_out numbers)
+# ```
+#
+# First draft: numbers that you can check by hand, with rank 1 and scale 1. It makes no difference whether the correction is added to the output or to $W$.
+#
+# Second draft: a layer. $B$ starts at zero, so that training starts from the model as it was.
 
 # %%
-layer = base.model.layers[0].mlp.up_proj
+sections.begin("3.4")
+toy_W = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # reads 2 numbers, writes 3
+toy_A = torch.tensor([[1.0, 2.0]])
+toy_B = torch.tensor([[1.0], [0.0], [-1.0]])
+toy_x = torch.tensor([1.0, 1.0])
+print("B A =", (toy_B @ toy_A).tolist())
+print("W x + B (A x) =", (toy_W @ toy_x + toy_B @ (toy_A @ toy_x)).tolist())
+print("(W + B A) x   =", ((toy_W + toy_B @ toy_A) @ toy_x).tolist())
+layer = base.model.layers[-1].mlp.up_proj
 out_size, in_size = layer.weight.shape
-print(f"W: {out_size} x {in_size} = {out_size * in_size:,} numbers")
-print(f"A and B with rank {rank}: {rank * (in_size + out_size):,} numbers")
-
-# %% [markdown]
-# The formula as a layer. $B$ starts at zero, so that the first step starts from the model as it was.
+print(f"In a layer of the base, W has {out_size} x {in_size} = {out_size * in_size:,} numbers.")
+numbers_guess = widgets.predict(f"A and B of that layer with rank {rank}: how many numbers, in % of W?", "%")
 
 
 # %%
 class LoRALinear(torch.nn.Module):
-    def __init__(self, linear, rank, alpha):
+    def __init__(self, linear, rank, scale):
         super().__init__()
-        self.linear, self.scale = linear, alpha / rank
+        self.linear, self.scale = linear, scale
         self.A = torch.nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
         self.B = torch.nn.Parameter(torch.zeros(linear.out_features, rank))
 
@@ -184,643 +479,815 @@ class LoRALinear(torch.nn.Module):
         return self.linear(x) + self.scale * (x @ self.A.T @ self.B.T)
 
 
-ours = LoRALinear(layer, rank, alpha=2 * rank)
-x = torch.randn(4, in_size)
-print("before training it changes the output by", (ours(x) - layer(x)).abs().max().item())
+thin_layer, x = LoRALinear(layer, rank, scale=8), torch.randn(4, in_size)
+thin_numbers = thin_layer.A.numel() + thin_layer.B.numel()
+numbers_guess.answer(100 * thin_numbers / (out_size * in_size))
+print(f"{rank} x ({in_size} + {out_size}) = {thin_numbers:,} numbers")
+print("before training it changes the output by", (thin_layer(x) - layer(x)).abs().max().item())
 
 # %% [markdown]
-# Is that what PEFT ([Mangrulkar et al. 2022](https://github.com/huggingface/peft)) does? Give its layer our numbers, with a $B$ that is not zero, and compare.
+# ### Exercise 3.2: merge
+#
+# After the training, $B A$ can be added to $W$ once and for all. Write `merge(layer)`: it gets a `LoRALinear` and returns an ordinary `torch.nn.Linear` that
+# computes the same. The `LoRALinear` must stay as it was.
+
+# %% tags=["exercise"]
+merge = ...
+
+
+# %% tags=["check"]
+def merges(f, reads, writes, rank, scale, bias):
+    torch.manual_seed(reads)
+    layer = LoRALinear(torch.nn.Linear(reads, writes, bias=bias), rank, scale)
+    torch.nn.init.normal_(layer.B)
+    x, before = torch.randn(5, reads), layer.linear.weight.detach().clone()
+    wanted, made = layer(x), f(layer)
+    kept = torch.equal(layer.linear.weight, before) and torch.equal(layer(x), wanted)
+    return kept and type(made) is torch.nn.Linear and torch.allclose(made(x), wanted, atol=1e-5)
+
+
+check(
+    "3.2",
+    merge,
+    lambda f: merges(f, 5, 6, 2, 3.0, False) and merges(f, 4, 3, 1, 0.5, True) and merges(f, 4, 4, 3, 8.0, False),
+    hint="Copy layer.linear (copy.deepcopy), then change the copy's weight inside torch.no_grad(). The shapes leave one order for A and B.",
+    why="A merged model answers as fast as the base. PEFT calls it merge_and_unload.",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def merge(layer):
+#     merged = copy.deepcopy(layer.linear)
+#     with torch.no_grad():
+#         merged.weight += layer.scale * layer.B @ layer.A
+#     return merged
+# ```
+# </details>
+#
+# ### A whole model
+#
+# Third draft: every linear layer of the upper half gets such a pair, and everything else is frozen. The lower half stays as it is, as in the full tuning, so
+# that the two can be compared. PEFT ([Mangrulkar et al. 2022](https://github.com/huggingface/peft)) does the same from a configuration. It takes $\alpha$, not
+# the scale. Our function takes the scale, so that another rank does not change it by the way.
+#
+# Then both get the same random $A$ and learn from the same messages for a few steps. If PEFT does what the formula says, the losses are the same.
 
 # %%
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 
-torch.nn.init.normal_(ours.B)
-alone = torch.nn.Sequential()
-alone.add_module("up_proj", layer)
-theirs = get_peft_model(alone, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["up_proj"]))
-peft_layer = theirs.base_model.model.up_proj
-peft_layer.lora_A.default.weight.data = ours.A.data
-peft_layer.lora_B.default.weight.data = ours.B.data
-apart = ((ours(x) - peft_layer(x)).abs().max() / ours(x).abs().max()).item()
-print(f"largest difference: {apart:.1e} of the largest number")
+linear = {name: m for name, m in base.model.layers[0].named_modules() if isinstance(m, torch.nn.Linear)}
+per_rank = {name.rpartition(".")[2]: sum(m.weight.shape) for name, m in linear.items()}  # numbers that a rank costs
+upper_half = list(range(still, depth))
 
-# %% tags=["nbval-check-output"]
-print("ours and PEFT's agree to the last digits:", apart < 1e-5)
+
+def with_lora(model, rank, scale, layers):
+    grown = copy.deepcopy(model).requires_grad_(False)
+    for i in layers:
+        for name in linear:
+            parent, own_name = grown.model.layers[i].get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+            setattr(parent, own_name, LoRALinear(getattr(parent, own_name), rank, scale))
+    return grown
+
+
+def lora_config(rank=rank, scale=8, modules=tuple(per_rank), layers=upper_half, **more):
+    where = {"target_modules": list(modules), "layers_to_transform": layers}
+    return LoraConfig(r=rank, lora_alpha=scale * rank, task_type="CAUSAL_LM", **where, **more)
+
+
+# %%
+settings.set_seed(run.seed)
+by_hand = with_lora(base, rank, 8, upper_half)
+by_peft = adapters.attach(copy.deepcopy(base), lora_config())  # get_peft_model, and a sentence where it cannot be
+ours = [module for module in by_hand.modules() if isinstance(module, LoRALinear)]
+theirs = [module for module in by_peft.modules() if isinstance(module, LoraLayer)]
+for one, other in zip(ours, theirs, strict=True):
+    other.lora_A.default.weight.data = one.A.data.clone()
+trains, frozen_weights = adapters.weights(by_peft)
+first_steps = {"max_steps": run.pick(full=10, quick=6), "learning_rate": 1e-3, "logging_steps": 1}
+losses = {}
+for name, model in {"by hand": by_hand, "PEFT": by_peft}.items():
+    with frozen.upper(model, lower):
+        history = trainer.train(model, tokenizer, gold_read[:20], name, **{**usual, **first_steps})
+    losses[name] = history["loss"]
+del by_hand, by_peft, model, ours, theirs, one, other  # two more copies of the base
+apart = ((losses["by hand"] - losses["PEFT"]).abs() / losses["PEFT"]).max()
+print({name: one.head(4).round(4).tolist() for name, one in losses.items()}, "...")
+print(f"largest difference: {100 * apart:.4f} % of a loss")
 
 # %% [markdown]
 # ### Is the change thin?
 #
-# LoRA bets that a tuning changes a matrix in few directions. We can look: the teacher minus the base *is* such a change. Its singular values say how much of it
-# each direction carries. **Predict:** what share of it does rank 16 keep?
+# LoRA assumes that a change of low rank is enough. The full tuning made its change without any such limit: the teacher minus the base. Its *singular values* say
+# how much of the change lies in each direction, and the best approximation of rank $r$ keeps the first $r$ of them
+# ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)). Move the slider.
 
 # %%
-tuned, _ = models.open_model(teacher_folder)
-middle = len(base.model.layers) // 2
-changes = {
-    "attention (o_proj)": lambda m: m.model.layers[middle].self_attn.o_proj.weight,
-    "MLP (up_proj)": lambda m: m.model.layers[middle].mlp.up_proj.weight,
-}
-with torch.inference_mode():
-    changes = {name: (of(tuned) - of(base)).float() for name, of in changes.items()}
-spectra = {name: torch.linalg.svdvals(change) for name, change in changes.items()}
-del tuned
-kept = {name: (s**2).cumsum(0) / (s**2).sum() for name, s in spectra.items()}
+share_trained = 100 * trains / frozen_weights
 print(
-    {
-        name: f"{100 * share[min(rank, len(share)) - 1]:.0f} % of the change with rank {rank}"
-        for name, share in kept.items()
-    }
+    f"LoRA: {trains / 1e6:.2f} million weights, {share_trained:.1f} % of the model's, {100 * trains / above:.1f} % of"
 )
-
-# %% [markdown]
-# Move the slider: the best approximation of rank $r$ has the first $r$ singular values ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)).
+print(f"the {above / 1e6:.1f} million that the full tuning moved.")
+middle = (still + depth) // 2
+with torch.inference_mode():
+    pair = [model.model.layers[middle] for model in (tuned, base)]
+    changes = {"attention (o_proj)": pair[0].self_attn.o_proj.weight - pair[1].self_attn.o_proj.weight}
+    changes["MLP (up_proj)"] = pair[0].mlp.up_proj.weight - pair[1].mlp.up_proj.weight
+    spectra = {name: torch.linalg.svdvals(change.float()) for name, change in changes.items()}
+kept = {name: (s**2).cumsum(0) / (s**2).sum() for name, s in spectra.items()}
+thin_guess = widgets.predict(f"How much of the full tuning's change does rank {rank} keep (MLP, up_proj)?", "%")
 
 
 # %%
 def spectrum(name, rank):
-    values = spectra[name]
+    values, share = spectra[name] / spectra[name][0], 100 * kept[name][rank - 1].item()
     figure, axis = plots.pyplot.subplots()
-    colours = ["#D55E00" if i < rank else "#BBBBBB" for i in range(len(values))]
-    axis.bar(range(1, len(values) + 1), values / values[0], width=1.0, color=colours)
+    colours = [plots.COLOURS[1] if i < rank else "#BBBBBB" for i in range(len(values))]
+    axis.bar(range(1, len(values) + 1), values, width=1.0, color=colours)
     axis.set(xlabel="direction, strongest first", ylabel="singular value (first = 1)")
-    numbers = rank * sum(changes[name].shape)
-    share = 100 * kept[name][rank - 1].item()
-    told = f"Rank {rank}: {numbers:,} numbers instead of {changes[name].numel():,} keep {share:.0f} % of the change"
-    return plots.png(figure, told), f"Bars of the singular values of the change of {name}. {told}."
+    told = f"Rank {rank}: {rank * sum(changes[name].shape):,} of {changes[name].numel():,} numbers keep {share:.0f} %"
+    return plots.png(figure, told), f"Bars of the singular values of the change of {name}. {told} of the change."
 
 
-# %%
-from slmops_lab.course import widgets
-
+thin_guess.answer(100 * kept["MLP (up_proj)"][rank - 1].item())
 ranks = [r for r in (1, 4, 16, 64, 256) if r <= min(len(s) for s in spectra.values())]
-pages = {name: {r: spectrum(name, r) for r in ranks} for name in spectra}
-widgets.flip_book(pages, over="matrix", along="rank")
+widgets.flip_book({name: {r: spectrum(name, r) for r in ranks} for name in spectra}, over="matrix", along="rank")
 
 # %% [markdown]
-# A few directions carry much of the change, and a long tail carries the rest: nobody asked a full tuning to be thin. LoRA's bet is another one: that
-# among the thin changes there is one that does the job as well. Only training tells.
+# If a few directions carry much of the change and a long tail carries the rest, the full tuning did not make a thin change by itself. That does not settle the
+# matter: LoRA needs only *some* thin change that does the job as well. Training will tell.
 #
-# ### The whole model
+# ## 3.5 Rank, scale, place
 #
-# PEFT puts such a pair beside every linear layer but the vocabulary head, and freezes the rest.
-
-
-# %%
-def lora_config(rank=rank, alpha=8 * rank, modules="all-linear", **more):
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, task_type="CAUSAL_LM", **more)
-
-
-# %%
-from slmops_lab.training import adapters
-
-lora = adapters.attach(base, lora_config())  # PEFT's get_peft_model, and a sentence where it cannot be
-trained, frozen = adapters.weights(lora)
-share_trained = 100 * trained / frozen
-print(
-    f"{trained / 1e6:.2f} million weights are trained beside {frozen / 1e6:.1f} million frozen ones: {share_trained:.1f} %"
-)
-
-# %% tags=["nbval-check-output"]
-print("LoRA trains at most 4 % of the weights:", share_trained <= 4)
-
-# %% [markdown]
-# What cannot be is refused with a reason:
-
-# %%
-base = lora.unload()
-for impossible in (lora_config(rank=0), lora_config(rank=9999), lora_config(modules=["query"])):
-    try:
-        adapters.attach(base, impossible)
-    except settings.CourseError as error:
-        print(error)
-
-# %% [markdown]
-# ### Rank, scale, place, batch
+# *You change one setting at a time in short trials.*
 #
-# Short trials, always from the same base: the same lessons for all, judged by held-out messages. The judge is again what the right answer costs in nats
-# (0: it is certain). **Predict:** which dial matters most: rank, $\alpha$, the layers that get a correction, or the size of a batch?
-
-
-# %%
-def lesson_of(record):
-    return encoding.encode(tokenizer, desk.task.messages(record["text"]), desk.task.write(record["answer"]))
-
-
-lessons = [lesson_of(record) for record in labelled]
-judges = [lesson_of(record) for record in held_out[: run.pick(full=48, quick=12)]]
-short = run.pick(full=40, quick=16)
-usual = {"num_train_epochs": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "seed": run.seed}
-
-
-def tuned_on(lessons, config=None, label="LoRA", **how):
-    """The base with a new adapter that has learned the lessons; `unload` it when done."""
-    settings.set_seed(run.seed)
-    adapted = adapters.attach(base, config or lora_config())
-    adapted.history = trainer.train(adapted, tokenizer, lessons, label, **{**usual, **how})
-    return adapted
-
+# Each trial starts from the same base, with the same messages in the same order, for the same number of steps; held-out messages judge. The first has the
+# default of this chapter. The others change one thing: a quarter of the rank at the same scale; a quarter of the scale at the same rank; a correction in the
+# attention only; and the same with a higher rank, so that it has as many weights as the default.
 
 # %%
-attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
+sections.begin("3.5")
+attention = [name.rpartition(".")[2] for name in linear if "attn" in name]
+thick = round(rank * sum(per_rank.values()) / sum(per_rank[name] for name in attention))
 dials = {
-    f"rank {rank}, alpha {8 * rank}, everywhere": (lora_config(), {}),
-    "batches of one": (lora_config(), {"per_device_train_batch_size": 1, "learning_rate": 7e-4}),
-    f"rank {rank // 4}": (lora_config(rank // 4, alpha=2 * rank), {}),
-    f"alpha {rank}": (lora_config(alpha=rank), {}),
-    "attention only": (lora_config(modules=attention), {}),
-    "query and value only": (lora_config(modules=["q_proj", "v_proj"]), {}),
+    f"rank {rank}, scale 8, everywhere": lora_config(),
+    f"rank {max(1, rank // 4)}": lora_config(max(1, rank // 4)),
+    "scale 2": lora_config(scale=2),
+    "attention only": lora_config(modules=attention),
+    f"attention only, rank {thick}": lora_config(thick, modules=attention),
 }
-costs, sizes = {}, {}
-for name, (config, how) in dials.items():
-    pupil = tuned_on(lessons[:short], config, name, **how)
-    costs[name], sizes[name] = generation.nats(pupil, tokenizer, judges), adapters.weights(pupil)[0]
-    pupil.unload()
-
+for name, config in dials.items():
+    numbers = config.r * sum(per_rank[module] for module in config.target_modules) * len(upper_half)
+    print(f"{name}: {numbers / 1e6:.2f} million weights")
+dial_guess = widgets.predict("Which of these changes makes the right answers least likely?", list(dials)[1:])
 
 # %%
-def compared(costs):
-    rows = pandas.DataFrame(costs)
-    gap = rows.sub(rows.iloc[:, 0], axis=0)  # on the same messages, so their differences vary less than they do
-    columns = {"nats per answer": rows.mean(), "more than the first": gap.mean(), "plus or minus": 1.96 * gap.sem()}
-    return pandas.DataFrame(columns)
+trial = {"max_steps": run.pick(full=28, quick=12), "learning_rate": 1e-3}
+trial_messages = gold_read[: 2 * trial["max_steps"]]
+dial_costs = {name: trained(name, trial_messages, config, **trial)["nats"] for name, config in dials.items()}
+after_dials = compared(dial_costs, "four changed settings of LoRA")
+dial_guess.answer(max(dial_guess.options, key=after_dials.get))
 
+# %% [markdown]
+# Three things to take from this:
+#
+# - Rank and scale do different things. PEFT's `lora_alpha` is scale times rank. Whoever lowers `r` and leaves `lora_alpha` alone raises the scale, and cannot
+#   say afterwards which of the two it was.
+# - The scale multiplies what $B$ has learned. Early in a training it acts much like a higher [*learning rate*](../book/glossary.md#learning-rate).
+# - The last two rows tell place and number of weights apart: the last one has as many weights as the default, in fewer places.
+#
+# These are few steps and one seed. A longer training may bring the rows closer.
+#
+# ### Exercise 3.3: an adapter of your own
+#
+# Train an adapter in under a minute that finds the right answers more likely than the best of these trials, with at most as many weights as the default has.
+# Call `trained("mine", examples, config, ...)` with a `lora_config(...)` of your choice, other messages from `gold_read`, another `max_steps`, `learning_rate`
+# or `per_device_train_batch_size`. Put what it returns into `my_adapter`.
 
-# %%
-sweep = compared(costs)
-sweep.insert(0, "million weights", [sizes[name] / 1e6 for name in costs])
-sweep.round(2)
+# %% tags=["exercise"]
+my_adapter = ...
 
-# %%
-plots.show(
-    plots.bars(dict(sweep["nats per answer"]), "nats per right answer on held-out messages (lower is better)"),
-    takeaway=f"Best in this short trial: {sweep['nats per answer'].idxmin()}",
-    alt="Bars: cost of the right answer after the same few steps, for other ranks, scales and target modules.",
+# %% tags=["check"]
+bar = min(after_dials.values())
+check(
+    "3.3",
+    my_adapter,
+    lambda mine: (
+        mine["judges"] is judges
+        and len(mine["nats"]) == len(judges)
+        and sum(mine["nats"]) / len(judges) < bar
+        and mine["history"].attrs["seconds"] < 60
+        and 0 < adapters.weights(mine["model"])[0] <= trains
+        and not any(one is judge for one in mine["examples"] for judge in judges)
+    ),
+    hint=f"The bar is {bar:.2f} nats, with at most {trains:,} weights. The trials saw {len(trial_messages)} of {len(gold_read)} messages, once.",
+    why="You chose it on these held-out messages, so on others it will look a little worse.",
 )
 
 # %% [markdown]
-# A large $\alpha$ is, at the start, a larger step. Compare the two thriftiest that are not the same: a thin correction everywhere, and a thick one in the attention only. Which
-# trains fewer weights, and which costs less? It is one seed and a few steps: a longer training may bring them closer.
+# <details><summary>Solution</summary>
 #
-# ### The whole budget
+# ```python
+# more = {**trial, "max_steps": 3 * trial["max_steps"]}
+# my_adapter = trained("mine", gold_read[: 2 * more["max_steps"]], lora_config(), **more)
+# ```
+# </details>
 #
-# Now the messages of the full tuning, as many times. The learning rate is higher than in full tuning (few numbers have to do all the moving), and each message is a step of its own:
-# the same words, more steps. (The full tuning had batches of four; smaller ones might help it, too.)
-
-# %%
-one_by_one = {"per_device_train_batch_size": 1, "learning_rate": 7e-4}
-all_lessons = lessons[: run.pick(full=None, quick=40)]
-lora = tuned_on(all_lessons, label="whole budget", num_train_epochs=budget["epochs"], **one_by_one)
-plots.show(
-    plots.curve(lora.history),
-    takeaway="A few per cent of the weights are enough to learn the form at once",
-    alt="Line plot of the LoRA training loss: steep at first, then a slow decline.",
-)
-
-# %%
-import copy
-
-marks = {"seconds": lora.history.attrs["seconds"]}
-with artifacts.save(run, "adapter", settings={"rank": rank}, metrics=marks) as folder:
-    lora.save_pretrained(folder)
-lora_seconds = lora.history.attrs["seconds"]
-base = lora.unload()
-merged = adapters.open_adapter(copy.deepcopy(base), run.artifacts / "adapter").merge_and_unload()
-chats = [desk.task.messages(record["text"]) for record in tests]
-lora_scores = scoring.score(desk.task, tests, generation.generate(as_reader(merged), tokenizer, chats))
-del merged
-lora_scores.table().round(3)
-
-# %% [markdown]
-# The same test messages for both, so the difference is compared message by message.
-
-# %%
-gap = intervals.difference(lora_scores.rows["exact"], full_scores.rows["exact"], run.seed)
-points = {key: 100 * value for key, value in gap.items()}
-print(f"full {100 * full_scores.exact:.1f} %, LoRA {100 * lora_scores.exact:.1f} % exact match, n = {len(tests)}")
-print(f"LoRA minus full: {points['points']:.1f} points (95 % interval {points['low']:.1f} to {points['high']:.1f})")
-
-# %%
-rivals = {"full fine-tuning": full_scores, f"LoRA, rank {rank}": lora_scores}
-plots.show(
-    plots.shares({name: s.rows["exact"] for name, s in rivals.items()}),
-    takeaway=f"The same budget: LoRA {points['points']:+.1f} points against full fine-tuning",
-    alt="Two bars with intervals: exact match of full fine-tuning and of LoRA on the same test messages.",
-)
-
-# %% [markdown]
-# Read the interval, not only the point. If it holds zero, this test cannot tell the two apart. And it covers the choice of test messages only: another
-# seed or learning rate may move either model.
+# ## 3.6 LoRA against full tuning
 #
-# What you ship is another matter: after a full tuning the whole model again, after LoRA the adapter, and many adapters share one base.
-
-# %%
-adapter_bytes, full_bytes = (measure.weight_bytes(f) for f in (run.artifacts / "adapter", teacher_folder))
-print(f"adapter {adapter_bytes / 1e6:.1f} MB, full model {full_bytes / 1e6:.1f} MB")
-
-# %% tags=["nbval-check-output"]
-print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
-
-# %% [markdown]
-# ## 3.4 QLoRA: a frozen base needs fewer bits
+# *You give LoRA the messages and the steps of the full tuning, and plot the difference.*
 #
-# The base is only read, so it may be kept in four bits while the adapter learns on top of it in full precision
-# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). Their NF4 has 16 levels, placed where normally distributed weights are, and a scale for every 64 weights.
-
-# %%
-from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-matrix = base.model.layers[middle].mlp.up_proj.weight.detach().float()
-packed, scales = quantize_4bit(matrix, quant_type="nf4", blocksize=64)
-back = dequantize_4bit(packed, scales)
-print(f"{4 * matrix.numel():,} bytes become {packed.numel():,} and {4 * scales.absmax.numel():,} for the scales")
-print(f"the error is {100 * ((matrix - back).norm() / matrix.norm()).item():.1f} % of the matrix")
-
-# %% [markdown]
-# An error of that size, in every layer, changes what the base says. The adapter learns around it: that is the idea.
+# A comparison is fair if the two differ in one thing only. So LoRA gets the same gold messages, two in each step, as many steps as the teacher was allowed,
+# the same frozen lower half, and the same rule for stopping: the loss on the same held-out messages is checked twice in each
+# [*epoch*](../book/glossary.md#epoch), and the weights with the lowest loss are taken ([*early stopping*](../book/glossary.md#early-stopping)). Only the
+# learning rate is another one. It is higher, as is usual for LoRA, where few weights have to do all the moving. Both rates are fixed beforehand: nothing is
+# chosen here.
 #
-# ## 3.5 Five methods, one budget
-#
-# Two more for the table. DoRA ([Liu et al. 2024](https://arxiv.org/abs/2402.09353)) learns the length of each row beside LoRA's direction. IA3 ([Liu et al. 2022](https://arxiv.org/abs/2205.05638)) learns no matrix at all,
-# only a factor for each number in a few places. All learn from the same lessons, each in a process of its own, so that memory can be told apart.
-
-# %%
-from peft import IA3Config
-from transformers import BitsAndBytesConfig
-
-four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-methods = {
-    "full": {"config": None, "learning_rate": 1.5e-4, "train_embeddings": True},
-    "LoRA": {"config": lora_config(), "learning_rate": 1e-3},
-    "QLoRA": {"config": lora_config(), "learning_rate": 1e-3, "quantization": four_bits},
-    "DoRA": {"config": lora_config(use_dora=True), "learning_rate": 1e-3},
-    "IA3": {"config": IA3Config(task_type="CAUSAL_LM"), "learning_rate": 3e-2},
-}
-
-# %% [markdown]
-# **Predict:** order them by memory, by time, and by what they have learned after the same few steps.
-
-# %%
-import tempfile
-
-from tqdm import tqdm
-
-exam = held_out[: run.pick(full=40, quick=8)]
-results = {}
-with tempfile.TemporaryDirectory() as scratch:
-    for name, method in tqdm(methods.items(), desc="methods", leave=False):
-        results[name] = adapters.tune_apart(
-            base_folder,
-            examples=lessons[: run.pick(full=80, quick=12)],
-            judges=judges,
-            chats=[desk.task.messages(record["text"]) for record in exam],
-            folder=f"{scratch}/{name}",
-            **{**usual, **method},
-        )
-
-
-# %%
-def row_of(result):
-    exact = intervals.proportion(scoring.score(desk.task, exam, result["texts"]).rows["exact"])
-    return {
-        "weights trained, millions": result["trained"] / 1e6,
-        "peak GB": result["peak"] / 1e9,
-        "seconds": result["seconds"],
-        "MB to keep": result["stored"] / 1e6,
-        "nats per answer": sum(result["nats"]) / len(result["nats"]),
-        **{f"exact match, {key}": value for key, value in exact.items()},
-    }
-
-
-methods_table = pandas.DataFrame({name: row_of(result) for name, result in results.items()}).T
-methods_table.round(2)
-
-# %%
-plots.show(
-    plots.bars(dict(methods_table["peak GB"]), "peak memory of the process in GB", digits=2),
-    takeaway=f"LoRA peaks at {methods_table['peak GB']['LoRA']:.1f} GB, full tuning at {methods_table['peak GB']['full']:.1f} GB",
-    alt="Bars: peak memory of full tuning, LoRA, QLoRA, DoRA and IA3 on the same lessons.",
-)
-
-# %% tags=["nbval-check-output"]
-print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
-
-# %% [markdown]
-# The time falls less than the memory: what is saved is the optimizer's work on every weight, the gradient still travels through every layer. After so few steps the exact matches are
-# few and their intervals wide; the nats tell more. DoRA pays for its lengths in time, IA3 is thrifty and learns least.
-#
-# ### And with 3.8 or 14 billion weights?
-#
-# Does our formula hold? It leaves activations out, but they are much the same for both methods, so the *difference* between full tuning and LoRA can be checked.
-
-# %%
-full, thin = results["full"], results["LoRA"]
-formula = training_bytes(count, count) - training_bytes(count, thin["trained"]) - 4 * thin["trained"]
-seen = full["peak"] - thin["peak"]
-print(f"full minus LoRA: {formula / 1e9:.2f} GB by the formula, {seen / 1e9:.2f} GB measured")
-
-# %% [markdown]
-# Measured peaks also hold what the optimizer needs for a moment while it steps. Good enough to look ahead:
-
-# %%
-part = thin["trained"] / count
-ahead = {}
-for name, weights in {"here": count, "3.8B": 3.8e9, "14B": 14e9}.items():
-    lora_part = part * weights
-    ahead[name] = {
-        "full": training_bytes(weights, weights) / 1e9,
-        "LoRA, base in 16 bits": (training_bytes(weights, 0, bits=16) + training_bytes(lora_part, lora_part)) / 1e9,
-        "QLoRA, base in 4.5 bits": (training_bytes(weights, 0, bits=4.5) + training_bytes(lora_part, lora_part)) / 1e9,
-    }
-(pandas.DataFrame(ahead).round(2)).rename_axis("GB without activations")
-
-# %% [markdown]
-# Half a bit per weight goes to the scales. Full tuning of a large model needs several cards, LoRA one large card, QLoRA a card that people own. At 135 million weights QLoRA
-# saves little: a large part of this model is its table of token vectors, which is not quantized, and unpacking takes time.
-#
-# ## 3.6 One base, four jobs
-#
-# Triage is *extraction*. A desk has more to do: sort by one field (*classification*), answer the customer (*generation*), and tell a
-# colleague in one sentence what it is about (*summarization*). For some messages the last two were written by people.
-
-# %%
-written = {split: data.replies(run.dataset, split) for split in ("train", "test")}
-enums = [name for name, kind in desk.task.fields.items() if hasattr(kind, "values")]
-sort_by = min(enums, key=lambda name: len(desk.task.fields[name].values))
-print("sort by", sort_by)
-
-
-def job_records(name, records, split):
-    """(chat, right text) pairs of a job; empty where nobody wrote any."""
-    pairs = []
-    for record in records:
-        target = record["answer"][sort_by] if name == "sort" else written[split].get(record["id"], {}).get(name)
-        if target:
-            asked = {"role": "system", "content": f"Task: {name}"}
-            pairs.append(([asked, {"role": "user", "content": record["text"]}], target))
-    return pairs
-
-
-# %%
-jobs = {}
-for name in ("sort", "reply", "summary"):
-    material = job_records(name, labelled, "train")[: run.pick(full=120, quick=16)]
-    trial = job_records(name, tests, "test")[: run.pick(full=32, quick=6)]
-    if material and trial:
-        jobs[name] = {"lessons": material, "trial": trial}
-print({name: f"{len(job['lessons'])} lessons, {len(job['trial'])} tests" for name, job in jobs.items()})
-
-# %% [markdown]
-# The base stays in memory; each job gets an adapter of its own.
-
-# %%
-for name, job in jobs.items():
-    pupil = tuned_on([encoding.encode(tokenizer, *pair) for pair in job["lessons"]], label=name)
-    with artifacts.save(run, f"adapter_{name}", settings={"rank": rank}) as folder:
-        pupil.save_pretrained(folder)
-    asked_for = [encoding.encode(tokenizer, *pair) for pair in job["trial"]]
-    job["nats"] = generation.nats(pupil, tokenizer, asked_for)
-    job["tokens"] = [sum(token != encoding.IGNORE for token in example["labels"]) for example in asked_for]
-    job["said"] = generation.generate(pupil, tokenizer, [chat for chat, _ in job["trial"]], max_new_tokens=80)
-    pupil.unload()
-
-# %%
-for name, job in jobs.items():
-    print(
-        f"{name:8} {job['trial'][0][0][1]['content'][:100]}\n   wanted: {job['trial'][0][1]}\n   said:   {job['said'][0]}\n"
-    )
-
-# %% [markdown]
-# Each job has its measure. A label is right or wrong: accuracy, and macro-F1 where rare labels count as much. For free text there is the *perplexity* of what a person wrote
-# (how many tokens the model wavers between), and the overlap with it: BLEU counts shared word groups, ROUGE-L the longest shared sequence
-# ([Papineni et al. 2002](https://aclanthology.org/P02-1040), [Lin 2004](https://aclanthology.org/W04-1013)).
+# Then the test messages judge. They have chosen nothing in this chapter, and both models answer all of them, so we look at the difference message by message.
+# The claim in the ledger is that LoRA performs "on par". We read that as at most one point of exact match less, and the interval decides.
 
 # %%
 import math
 
+from transformers import EarlyStoppingCallback
+
+sections.begin("3.6")
+per_epoch = math.ceil(len(gold) / 2)
+every = max(1, per_epoch // 2)
+long = {"max_steps": max(every, round(budget["epochs allowed"] * per_epoch)), "learning_rate": 7e-4, "warmup_steps": 10}
+long |= {"eval_steps": every, "save_steps": every, "save_only_model": True, "logging_steps": max(1, every // 8)}
+long |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+watched = held_read[: run.pick(full=120, quick=24)]
+long |= {"held_out": watched, "callbacks": [EarlyStoppingCallback(early_stopping_patience=2)]}
+with artifacts.save(run, "base") as folder:  # with the tokens that the tickets use
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+verdicts = ["full tuning is clearly better", "LoRA is clearly better", "cannot tell"]
+full_guess = widgets.predict("On the test messages, after equal steps?", verdicts)
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    lora = trained("LoRA", gold_read, lora_config(), folder=folder, **long)
+with artifacts.save(run, "adapter", settings={"rank": rank, "scale": 8, "steps": long["max_steps"]}) as folder:
+    lora["model"].save_pretrained(folder)
+history = lora["history"]
+del lora["model"]  # a copy of the base
+watch = history.dropna(subset="held_out")
+after_start = history[history["step"] >= per_epoch / 4].dropna(subset="loss")  # the steep beginning would hide the rest
+series = {"gold": (after_start["step"] / per_epoch, after_start["loss"])}
+series["held-out"] = (watch["step"] / per_epoch, watch["held_out"])
+best_epoch = watch.loc[watch["held_out"].idxmin(), "step"] / per_epoch
+plots.show(
+    plots.lines(series, "epochs", "loss per answer token (nats)"),
+    takeaway=f"LoRA: on held-out messages the loss is lowest after {best_epoch:.1f} epochs",
+    alt="Two curves over the epochs from a quarter of the first on: LoRA's loss on the gold messages and on held-out messages.",
+)
+print(f"{long['max_steps']} steps were allowed; they took {history.attrs['seconds'] / 60:.1f} minutes.")
+adapter_bytes, full_bytes = (measure.weight_bytes(folder) for folder in (run.artifacts / "adapter", teacher_folder))
+print(f"To keep and ship: adapter {adapter_bytes / 1e6:.1f} MB, full model {full_bytes / 1e6:.1f} MB")
+
+# %%
+from slmops_lab.course import claims
+
+chats = [desk.task.messages(record["text"]) for record in tests]
+reader = as_reader(adapters.open_adapter(copy.deepcopy(base), run.artifacts / "adapter").merge_and_unload())
+lora_scores = scoring.score(desk.task, tests, generation.generate(reader, tokenizer, chats))
+gaps = {name: ahead(lora_scores.rows[name], full_scores.rows[name]) for name in full_scores.rows.columns}
+gap, ends = gaps["exact"], pandas.DataFrame(gaps).T
+better = verdicts[0] if gap["high"] < 0 else verdicts[1] if gap["low"] > 0 else verdicts[2]
+full_guess.answer(better)
+unit = "LoRA minus full tuning, points (line: 95 % interval)"
+plots.show(
+    plots.dots(ends["points"], unit, ends["low"], ends["high"], mark=0),
+    takeaway=f"LoRA minus full tuning, whole ticket: {gap['points']:+.1f} points, {better}",
+    alt="Points with intervals: LoRA minus full tuning on the same test messages, for the whole ticket (exact), each field, and valid JSON.",
+)
+print(
+    f"full {100 * full_scores.exact:.1f} %, LoRA {100 * lora_scores.exact:.1f} %, {len(tests)} messages: {in_words(gap)}"
+)
+claims.record(run, "lora-params", share_trained)
+entry = claims.record(run, "lora-quality", gap["points"], gap["low"], gap["high"], len(tests))
+print(f"At least {claims.LEDGER['lora-quality'].goal:+.0f}? The verdict: {entry['verdict']}.")
+
+# %% [markdown]
+# "Cannot tell" means that the interval holds values on both sides: more test messages would be needed. And the interval covers the choice of the messages only.
+# Another seed or another learning rate may move either model as well.
+#
+# ## 3.7 Memory: QLoRA and other methods
+#
+# *You measure what four methods need, check the memory formula, and forecast models that do not fit here.*
+#
+# The frozen base is only read, so it may be stored in fewer bits while the adapter learns in full precision on top of it:
+# [*QLoRA*](../book/glossary.md#qlora) ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). Its four-bit format NF4 has sixteen levels, placed where the
+# weights of a network are dense, and one scale for each block of weights. Every layer of the base then computes with an error, and the adapter learns on top.
+#
+# We compare four methods, each in a process of its own, so that its memory can be told. *Full* trains every weight of all layers, the embedding table included.
+# *LoRA* and *QLoRA* have adapters in all layers. *IA3* ([Liu et al. 2022](https://arxiv.org/abs/2205.05638)) trains no matrix at all, only a factor for each
+# number in a few places of a layer. All take the same few steps.
+
+# %%
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from peft import IA3Config
+from transformers import BitsAndBytesConfig
+
+sections.begin("3.7")
+matrix = base.model.layers[middle].mlp.up_proj.weight.detach().float()
+packed, scales = quantize_4bit(matrix, quant_type="nf4", blocksize=64)
+back = dequantize_4bit(packed, scales)
+nf4_bytes = (packed.numel() + 4 * scales.absmax.numel()) / matrix.numel()  # for each weight
+print(f"{4 * matrix.numel():,} bytes become {packed.numel():,} and {4 * scales.absmax.numel():,} for the scales,")
+print(f"{nf4_bytes:.4f} bytes a weight. The error is {100 * ((matrix - back).norm() / matrix.norm()).item():.1f} %.")
+number_type = torch.bfloat16 if settings.fast_bf16() else torch.float32
+four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number_type)
+everywhere = lora_config(layers=None)
+methods = {
+    "full": {"config": None, "learning_rate": 1.5e-4, "train_embeddings": True},
+    "LoRA": {"config": everywhere, "learning_rate": 1e-3},
+    "QLoRA": {"config": everywhere, "learning_rate": 1e-3, "quantization": four_bits},
+    "IA3": {"config": IA3Config(task_type="CAUSAL_LM"), "learning_rate": 3e-2},
+}
+memory_guess = widgets.predict("Which has the lowest peak of memory?", list(methods))
+
+# %%
+from tqdm import tqdm
+
+few = [example_of(record) for record in gold[: run.pick(full=24, quick=8)]]
+others = [example_of(record) for record in held_out[: run.pick(full=24, quick=8)]]
+results, needs = {}, {}
+with tempfile.TemporaryDirectory() as scratch:
+    for name, method in tqdm(methods.items(), desc="methods", leave=False):
+        how = {**usual, "max_steps": run.pick(full=10, quick=3), **method, "folder": f"{scratch}/{name}"}
+        one = results[name] = adapters.tune_apart(run.artifacts / "base", examples=few, judges=others, chats=[], **how)
+        needs[name] = {"peak, GB": one["peak"] / 1e9, "seconds": one["seconds"]}
+        needs[name]["nats per answer"] = sum(one["nats"]) / len(one["nats"])
+needs = pandas.DataFrame(needs).T
+memory_guess.answer(needs["peak, GB"].idxmin())
+plots.show(
+    plots.panels(*({"values": needs[column], "unit": column} for column in needs)),
+    takeaway=f"LoRA peaks at {needs['peak, GB']['LoRA']:.1f} GB, full tuning at {needs['peak, GB']['full']:.1f} GB",
+    alt="Three panels of points, one row for each method: peak memory in GB, seconds of training, and nats per right answer.",
+)
+
+# %% [markdown]
+# (After so few steps, at one learning rate each, the nats show that a method learns, not which is best.) Does the formula of 3.3 hold? It leaves activations
+# out, but full tuning and LoRA have about the same, so their *difference* can be checked. And what should QLoRA save? Only the matrices of the layers are stored
+# in four bits; the embedding table stays as it is.
+
+# %%
+full, thin, packed_thin = (results[name] for name in ("full", "LoRA", "QLoRA"))
+formula = training_bytes(count, count) - training_bytes(count + thin["trained"], thin["trained"])
+print(f"full minus LoRA: {formula / 1e9:.2f} GB by the formula, {(full['peak'] - thin['peak']) / 1e9:.2f} GB measured")
+in_matrices = sum(m.weight.numel() for layer in base.model.layers for m in layer.modules() if hasattr(m, "in_features"))
+formula = in_matrices * (4 - nf4_bytes)
+saved = {when: (thin[when] - packed_thin[when]) / 1e6 for when in ("loaded", "peak")}
+grew = {name: (results[name]["peak"] - results[name]["loaded"]) / 1e6 for name in ("LoRA", "QLoRA")}
+print(f"LoRA minus QLoRA: {formula / 1e6:.0f} MB by the formula; measured {saved['loaded']:.0f} MB after loading")
+print(f"and {saved['peak']:.0f} MB at the peak, because from loading to the peak LoRA grew by {grew['LoRA']:.0f} MB")
+print(f"and QLoRA by {grew['QLoRA']:.0f} MB.")
+
+# %% [markdown]
+# The last lines say how much of the saving arrives, and where the rest goes. A process that reads a model in 32 bits and then packs it may keep pages of the
+# file in memory, and a training on packed weights unpacks each matrix whenever it is used. At this size such things can weigh as much as the saving.
+#
+# ### A model that does not fit here
+#
+# With a large model they do not, and there we compute. How large is the adapter? A pair for a matrix has $r \times (d_{in} + d_{out})$ numbers, so the shapes
+# are enough, and a model on the [*meta device*](../book/glossary.md#meta-device) has them. (It is a mistake to take the adapter's *share* from a small model: a
+# matrix grows with the product of its sides, a pair with their sum.) For our base the count can be checked against what PEFT trained. The shapes are those of
+# [Phi-4-mini](https://arxiv.org/abs/2503.01743) and [Phi-4](https://arxiv.org/abs/2412.08905).
+
+# %%
+from transformers import AutoModelForCausalLM, Phi3Config
+
+
+def lora_numbers(model, rank=rank):  # of the adapter, and of the matrices that get one
+    named = [m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not name.endswith("lm_head")]
+    return rank * sum(sum(m.weight.shape) for m in named), sum(m.weight.numel() for m in named)
+
+
+def tuning_gb(model):
+    (adapter, matrices), count = lora_numbers(model), sum(weight.numel() for weight in model.parameters())
+    row = {"full, 32 bits": training_bytes(count, count)}
+    row["LoRA, base in 16 bits"] = 2 * count + training_bytes(adapter, adapter)
+    row["QLoRA"] = nf4_bytes * matrices + 2 * (count - matrices) + training_bytes(adapter, adapter)
+    shape = {"billion weights": count / 1e9, "adapter, % of them": 100 * adapter / count}
+    return shape | {f"{name}: GB": size / 1e9 for name, size in row.items()}
+
+
+# %%
+def on_meta(width, inner, layers, heads, key_heads, vocabulary, tied):  # as in 1.1
+    names = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "pad_token_id": 0}
+    names |= {"num_attention_heads": heads, "num_key_value_heads": key_heads, "tie_word_embeddings": tied}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(Phi3Config(vocab_size=vocabulary, **names))
+
+
+phi_4_mini = on_meta(3_072, 8_192, 32, 24, 8, 200_064, tied=True)
+phi_4 = on_meta(5_120, 17_920, 40, 40, 10, 100_352, tied=False)
+forecast = {"our base": base, "Phi-4-mini": phi_4_mini, "Phi-4": phi_4}
+print("for our base the formula counts as many weights as PEFT trained:", lora_numbers(base)[0] == thin["trained"])
+pandas.DataFrame({name: tuning_gb(model) for name, model in forecast.items()}).round(2)
+
+# %% [markdown]
+# (Activations come on top.) With a large model the base is nearly everything, so the bits of the base decide, and the adapter's share is much smaller than in
+# ours.
+#
+# ### Exercise 3.4: before you rent a machine
+#
+# Write `largest_rank(model, gigabytes)`: the largest rank (a whole number) with which QLoRA fits into so much memory, by the rules of `tuning_gb`: adapters
+# beside every linear layer but the head, 16 bytes for each of their numbers, the packed base, no activations. Return 0 if not even the base fits.
+
+# %% tags=["exercise"]
+largest_rank = ...
+
+
+# %% tags=["check"]
+def needed_gb(model, rank):
+    (adapter, matrices), count = lora_numbers(model, rank), sum(weight.numel() for weight in model.parameters())
+    return (nf4_bytes * matrices + 2 * (count - matrices) + training_bytes(adapter, adapter)) / 1e9
+
+
+def largest(f, model, wanted):
+    enough, too_little = needed_gb(model, wanted + 0.01), needed_gb(model, wanted - 0.01)
+    return f(model, enough) == wanted and f(model, too_little) == wanted - 1 and f(model, needed_gb(model, 0) / 2) == 0
+
+
+check(
+    "3.4",
+    largest_rank,
+    lambda f: largest(f, phi_4_mini, 7) and largest(f, phi_4, 40) and largest(f, base, 3),
+    hint="What is left after the base, divided by the bytes that one more rank costs, rounded down. lora_numbers(model, 1) has two of the numbers.",
+    why="Activations come on top, and they may be larger than the adapter: leave room for them (3.14).",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def largest_rank(model, gigabytes):
+#     one_rank, matrices = lora_numbers(model, 1)
+#     count = sum(weight.numel() for weight in model.parameters())
+#     left = 1e9 * gigabytes - nf4_bytes * matrices - 2 * (count - matrices)
+#     return max(0, int(left // (16 * one_rank)))
+# ```
+# </details>
+#
+# ## 3.8 One base, several jobs
+#
+# *You tune the base for two more jobs, judge each by a measure that fits, and serve two adapters on one base in four bits.*
+#
+# Triage is *extraction*: values are read out of a message. A desk has other jobs: to answer the customer (*generation*), to tell a colleague in one sentence
+# what it is about (*summarization*), and to sort by one value (*classification*). For some messages the data folder holds a reply and a summary; the data card
+# says how they were made.
+
+# %%
+sections.begin("3.8")
+written = {part: data.replies(run.dataset, part) for part in ("train", "test")}
+
+
+def job_pairs(name, records, part):  # (chat, right text)
+    known = [record for record in records if record["id"] in written[part]]
+    chats = [[{"role": "system", "content": f"Task: {name}"}, desk.task.messages(one["text"])[1]] for one in known]
+    return list(zip(chats, [written[part][one["id"]][name] for one in known]))
+
+
+jobs = {}
+for name in ("reply", "summary"):
+    material = job_pairs(name, gold, "train")[: run.pick(full=72, quick=16)]
+    trial_pairs = job_pairs(name, tests, "test")[: run.pick(full=24, quick=6)]
+    if material and trial_pairs:  # not every data folder has them
+        jobs[name] = {"material": material, "trial": trial_pairs}
+print({name: f"{len(job['material'])} to learn from, {len(job['trial'])} to judge by" for name, job in jobs.items()})
+
+
+# %%
+def learn(name, job):  # trains, keeps and tries an adapter; its copy of the base is freed at the end
+    read = frozen.read(base, tokenizer, [encoding.encode(tokenizer, *pair) for pair in job["material"]], still)
+    steps = {"max_steps": len(read.examples) // 2, "learning_rate": 1e-3}
+    own = trained(name, read.examples, lora_config(), judges=judges[:2], **steps)["model"]
+    with artifacts.save(run, f"adapter_{name}", settings={"rank": rank, "scale": 8}) as folder:
+        own.save_pretrained(folder)
+    right_texts = [encoding.encode(tokenizer, *pair) for pair in job["trial"]]
+    length = sum(label != encoding.IGNORE for example in right_texts for label in example["labels"])
+    for who, model in {"base": base, "adapter": own}.items():
+        job[f"perplexity, {who}"] = math.exp(sum(generation.nats(model, tokenizer, right_texts)) / length)
+    questions = [chat for chat, _ in job["trial"]]
+    reader = as_reader(own.merge_and_unload())
+    job["said"] = generation.generate(reader, tokenizer, questions, max_new_tokens=80, label=name)
+
+
+for name, job in jobs.items():
+    learn(name, job)
+    for (chat, wanted), said in list(zip(job["trial"], job["said"]))[:2]:
+        print(f"{name}: {chat[1]['content'][:110]}\n   wanted: {wanted}\n   said:   {said}\n")
+
+# %% [markdown]
+# Read the replies before you look at numbers. Would you send them?
+#
+# ### Measures for texts
+#
+# There is more than one right reply, so exact match does not fit. [*Perplexity*](../book/glossary.md#perplexity) says among how many tokens the model wavers at
+# each place of the given reply; it compares models with the same tokenizer. [*BLEU* and *ROUGE*](../book/glossary.md#bleu-and-rouge) count what a text shares
+# with the given one: BLEU groups of words ([Papineni et al. 2002](https://aclanthology.org/P02-1040)), ROUGE-L the longest common sequence
+# ([Lin 2004](https://aclanthology.org/W04-1013)). A rival that needs no model takes the text that belongs to the most similar training message.
+
+# %%
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
-from sklearn.metrics import f1_score
 
 rouge = RougeScorer(["rougeL"])
 
 
-def marks_of(name, job):
-    wanted, said = [target for _, target in job["trial"]], job["said"]
-    marks = {"perplexity": math.exp(sum(job["nats"]) / sum(job["tokens"]))}
-    if name == "sort":
-        right = [a == b.strip() for a, b in zip(wanted, said)]
-        macro = f1_score(
-            wanted, [text.strip() for text in said], average="macro", labels=sorted(set(wanted)), zero_division=0
-        )
-        return marks | {"accuracy": sum(right) / len(right), "macro-F1": macro}
-    overlap = [rouge.score(a, b)["rougeL"].fmeasure for a, b in zip(wanted, said)]
-    return marks | {"ROUGE-L": sum(overlap) / len(overlap), "BLEU": corpus_bleu(said, [wanted]).score / 100}
+def overlap(wanted, said):
+    each = [rouge.score(one, other)["rougeL"].fmeasure for one, other in zip(wanted, said)]
+    return {"ROUGE-L": sum(each) / len(each), "BLEU": corpus_bleu(said, [wanted]).score / 100}
 
 
-pandas.DataFrame({name: marks_of(name, job) for name, job in jobs.items()}).T.round(2)
+rows = {}
+for name, job in jobs.items():
+    seen, new = ([chat[1]["content"] for chat, _ in job[part]] for part in ("material", "trial"))
+    nearest = (counter.transform(new) @ counter.transform(seen).T).toarray().argmax(axis=1)
+    wanted = [text for _, text in job["trial"]]
+    rows[f"{name}, adapter"] = {"perplexity": job["perplexity, adapter"], **overlap(wanted, job["said"])}
+    rows[f"{name}, base"] = {"perplexity": job["perplexity, base"]}
+    rows[f"{name}, text of the most similar"] = overlap(wanted, [job["material"][i][1] for i in nearest])
+pandas.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# Read two of the replies before you read the numbers. Would you send them? Section 3.12 shows what the overlap does not see. And compare the sorter with
-# always saying the commonest label, and with that field in the table of 3.3, which comes from many more lessons: the shortest answer is not the easiest to learn.
+# What does overlap not see? Compare a reply with two others: one repeats its words with wrong facts, the other says the same in other words.
 #
-# ## 3.7 Microsoft Olive
-#
-# Olive ([Microsoft](https://microsoft.github.io/Olive/)) does such work from commands and configuration files, which suits a pipeline. It wants chats, one in a line.
+# And check facts as facts. One kind can be counted: a reply must hold no number that the message does not hold. The given replies obey this by the rules of
+# their making, so they show whether the count works.
 
 # %%
-import json
+import re
 
-kitchen = run.artifacts / "olive"
-kitchen.mkdir(parents=True, exist_ok=True)
-with open(kitchen / "lessons.jsonl", "w", encoding="utf-8") as file:
-    for record in labelled[: run.pick(full=96, quick=16)]:
-        answer = {"role": "assistant", "content": desk.task.write(record["answer"])}
-        file.write(json.dumps({"messages": [*desk.task.messages(record["text"]), answer]}) + "\n")
+reference = "Your tent left our warehouse on Monday, order TT-48213, and the courier has it. I am asking him today why it is late."
+facts_wrong = "Your tent left our warehouse on Friday, order TT-99999, and the courier lost it. I am asking him never why it is late."
+other_words = "I can see that TT-48213 was shipped at the start of the week, so I will chase the driver about the delay this afternoon."
+judged = {"facts wrong": overlap([reference], [facts_wrong]), "other words": overlap([reference], [other_words])}
+for name, marks in judged.items():
+    print(f"{name}:", {measure_of: round(mark, 2) for measure_of, mark in marks.items()})
+
+
+def invented(chat, text):  # whole numbers, so that 34 is not found in 340
+    return set(re.findall(r"\d+", text)) - set(re.findall(r"\d+", chat[1]["content"]))
+
+
+for name, job in jobs.items():
+    for who, texts in {"given": [text for _, text in job["trial"]], "ours": job["said"]}.items():
+        bad = sum(bool(invented(chat, text)) for (chat, _), text in zip(job["trial"], texts))
+        print(f"{name}, {who}: {bad} of {len(texts)} hold a number that the customer did not write")
 
 # %% [markdown]
-# `olive finetune` trains an adapter. (At a terminal it is the line printed below; `olive.command` runs it in a process of its own and looks whether an adapter came out. Olive ends with exit
-# code 0 after some failures.) The chapter's template and lessons, Olive's own training loop: it cuts what is longer than 128 tokens, and counts *every* token in the loss, the customer's too.
+# A reply can pass this count and still be nonsense. For free text, somebody who knows the job has to read a sample. Perplexity and overlap only warn when
+# something gets worse.
+#
+# ### Classification without writing
+#
+# Sorting by one value needs no written text. What the frozen lower half makes of a message is a list of numbers, and a linear classifier on top of it, a *head*,
+# is trained in seconds. We average the states over the prompt, and choose on held-out messages how strongly the head is held back. Then we compare it, on the
+# same test messages, with the value in LoRA's tickets and with counting word pairs.
+
+# %%
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def averaged(examples):  # over the tokens before the answer
+    prompts = [example["lower_states"][: example["labels"].count(encoding.IGNORE)] for example in examples]
+    return torch.stack([states.float().mean(0) for states in prompts]).numpy()
+
+
+def value_of(records):
+    return [str(record["answer"][field]) for record in records]
+
+
+sorted_out = tests[: run.pick(full=160, quick=60)]
+their_states = averaged(frozen.read(base, tokenizer, [example_of(one) for one in sorted_out], still).examples)
+learn_states, choose_states = averaged(gold_read), averaged(held_read)
+heads = [LogisticRegression(C=strength, max_iter=2000) for strength in (0.001, 0.01, 0.1)]
+heads = [make_pipeline(StandardScaler(), head).fit(learn_states, value_of(gold)) for head in heads]
+head = max(heads, key=lambda one: one.score(choose_states, value_of(held_out)))
+
+# %%
+truth = value_of(sorted_out)
+by_counting, _ = baselines.word_counter(desk.task, gold, [one["text"] for one in sorted_out], pairs=True)
+by_lora = [reading.answer[field] if reading.answer else "(unreadable)" for reading in lora_scores.readings]
+said_of = {"a head on the lower half": head.predict(their_states), "LoRA's tickets": by_lora[: len(truth)]}
+said_of["counting word pairs"] = [answer[field] for answer in by_counting]
+outcomes = {name: pandas.DataFrame({"truth": truth, "said": list(map(str, said))}) for name, said in said_of.items()}
+hits = {name: one["truth"] == one["said"] for name, one in outcomes.items()}
+gap = ahead(hits["LoRA's tickets"], hits["a head on the lower half"])
+plots.show(
+    plots.shares(hits, f"{field} right in % (line: 95 % interval)"),
+    takeaway=f"{field}: LoRA's tickets against the head {gap['points']:+.0f} points",
+    alt=f"Three bars with intervals: share of test messages with the right {field}, for a head on the lower half, LoRA's tickets, and counting word pairs.",
+)
+print(f"LoRA's tickets against the head, message by message: {in_words(gap)}.")
+for name, one in outcomes.items():
+    f1 = intervals.macro_f1(one, run.seed)
+    print(f"{name}: macro-F1 {f1['f1']:.2f} (95 % interval {f1['low']:.2f} to {f1['high']:.2f})")
+
+# %% [markdown]
+# [*Macro-F1*](../book/glossary.md#macro-f1) lets a rare value weigh as much as a frequent one, so report it beside the share that is right. A head is the
+# cheapest fine-tuning there is: it writes no tokens, and answers after half of the layers.
+#
+# ### Two adapters on one base
+#
+# Now the triage adapter and the others on *one* base in four bits, chosen for each request. The adapters were trained on an unrounded base: does triage still
+# work on the rounded one? And what does it cost to change the adapter between two requests? We take the time until the first token, after a request with the
+# same adapter and after one with another.
+
+# %%
+from slmops_lab.deployment import export, runtime
+
+folders = {"triage": run.artifacts / "adapter"} | {name: run.artifacts / f"adapter_{name}" for name in jobs}
+files = export.with_adapters(run.artifacts / "base", folders, run.artifacts / "multi_int4", "int4")
+base_mb = measure.weight_bytes(run.artifacts / "multi_int4") / 1e6
+print(
+    f"base {base_mb:.0f} MB;", ", ".join(f"{name} {file.stat().st_size / 1e6:.0f} MB" for name, file in files.items())
+)
+served = runtime.GenAIRuntime(run.artifacts / "multi_int4", files)
+print("customer:", tests[0]["text"])
+for name in folders:
+    question = [{"role": "system", "content": f"Task: {name}"}, chats[0][1]] if name in jobs else chats[0]
+    print(f"{name}: {served.generate(question, adapter=name)[:160]}")
+some = tests[: run.pick(full=80, quick=8)]
+said = [served.generate(chat, adapter="triage") for chat in tqdm(chats[: len(some)], leave=False)]
+gap = ahead(scoring.score(desk.task, some, said).rows["exact"], lora_scores.rows["exact"][: len(some)])
+print(f"triage on the int4 base against PyTorch, {len(some)} test messages: {in_words(gap)}")
+switch_guess = widgets.predict("How much longer does the first token take after a change of the adapter?", "ms")
+
+# %%
+import time
+
+second = next(iter(jobs), "triage")
+
+
+def first_token_ms(adapter):
+    begun = time.perf_counter()
+    served.generate(chats[0], max_new_tokens=1, adapter=adapter)
+    return 1000 * (time.perf_counter() - begun)
+
+
+waits = {"other": [], "same": []}
+for _ in range(run.pick(full=20, quick=5)):  # the chat is the same, only the adapter changes
+    first_token_ms(second)
+    waits["other"].append(first_token_ms("triage"))
+    waits["same"].append(first_token_ms("triage"))
+served.close()
+change = intervals.difference(waits["other"], waits["same"], run.seed)
+switch_guess.answer(change["points"])
+print(f"With the same adapter a first token takes {numpy.median(waits['same']):.0f} ms, after a change", end=" ")
+print(f"{change['points']:+.1f} ms (95 % interval {change['low']:+.1f} to {change['high']:+.1f}).")
+
+# %% [markdown]
+# All adapters are in memory beside the base, and a request only names one. What a change can cost is small: the runtime keeps what it has read of the system
+# prompt for the next request with the *same* adapter, and reads it anew for another one. If the interval holds zero, no cost can be seen.
+#
+# Four bits round the base, so the words may differ from PEFT's. In 32 bits they must not:
+
+# %%
+with tempfile.TemporaryDirectory() as scratch:
+    files = export.with_adapters(run.artifacts / "base", folders, f"{scratch}/multi", "fp32")
+    exactly = runtime.GenAIRuntime(f"{scratch}/multi", files)
+    same = []
+    for name, folder in folders.items():
+        questions = [chat for chat, _ in jobs[name]["trial"]][:3] if name in jobs else chats[:3]
+        reader = adapters.open_adapter(copy.deepcopy(base), folder)
+        in_torch = generation.generate(reader, tokenizer, questions, batch_size=1, label=None)
+        same += [exactly.generate(chat, adapter=name) == told for chat, told in zip(questions, in_torch)]
+    exactly.close()
+print(f"{sum(same)} of {len(same)} texts are the same as PEFT's")
+
+# %% [markdown]
+# ## 3.9 Microsoft Olive
+#
+# *You run a fine-tuning and a whole workflow from files, and check what came out.*
+#
+# Olive ([Microsoft](https://microsoft.github.io/Olive/)) does such work from commands and configuration files, which suits a pipeline. The first command trains
+# an adapter. It is printed below as you would type it at a terminal, with the folder of the base model in place of `BASE`; `messages.jsonl` holds one chat in a
+# line. (The course sets `CI=1`, so that Olive reports nothing to its makers, and `HF_HUB_OFFLINE=1`.)
+#
+# `olive.command` runs it in a process of its own and looks whether the named file came out, because Olive ends with exit code 0 after some failures. What comes
+# out is an adapter in PEFT's format. We put it on the base and ask held-out messages. (It is the base without our added tokens, so an answer has more tokens here
+# than elsewhere in this chapter.)
 
 # %%
 from slmops_lab.deployment import olive
 
-command = f"finetune --method lora -m {base_folder} -d json --data_files lessons.jsonl --use_chat_template".split()
-command += f"--max_seq_len 128 --lora_r {rank} --lora_alpha {8 * rank} --torch_dtype bfloat16".split()
-command += f"--max_steps {run.pick(full=24, quick=3)} --per_device_train_batch_size 2 --learning_rate 1e-3".split()
-print("olive", " ".join(command).replace(str(base_folder), "BASE"), "-o tuned")
-made = olive.command(*command, "-o", "tuned", makes="tuned/adapter/adapter_model.safetensors", folder=kitchen)
-
-# %% [markdown]
-# What it made is an adapter like ours: it goes onto the base, and held-out messages judge it.
+sections.begin("3.9")
+place = run.artifacts / "olive"
+place.mkdir(parents=True, exist_ok=True)
+with open(place / "messages.jsonl", "w", encoding="utf-8") as file:
+    for record in gold[: run.pick(full=64, quick=16)]:
+        answer = {"role": "assistant", "content": desk.task.write(record["answer"])}
+        file.write(json.dumps({"messages": [*desk.task.messages(record["text"]), answer]}) + "\n")
+precision = "bfloat16" if settings.fast_bf16() else "float32"
+command = f"""finetune --method lora -m BASE
+  -d json --data_files messages.jsonl --use_chat_template --max_seq_len 128
+  --lora_r {rank} --lora_alpha {8 * rank} --target_modules {",".join(per_rank)} --torch_dtype {precision}
+  --max_steps {run.pick(full=10, quick=3)} --per_device_train_batch_size 2 --learning_rate 1e-3 -o tuned"""
+print("olive", command.replace("\n", " \\\n"))
+words = [str(plain_folder) if word == "BASE" else word for word in command.split()]
+made = olive.command(*words, makes="tuned/adapter/adapter_model.safetensors", folder=place)
 
 # %%
-by_olive = adapters.open_adapter(base, made.parent)
-olive_costs = {"by olive finetune": generation.nats(by_olive, tokenizer, judges)}
-base = by_olive.unload()
-olive_costs["the base"] = generation.nats(base, tokenizer, judges)
-{name: f"{sum(costs) / len(costs):.1f} nats per right answer" for name, costs in olive_costs.items()}
+asked_plain = held_out[: run.pick(full=24, quick=8)]
+plain = [(desk.task.messages(record["text"]), desk.task.write(record["answer"])) for record in asked_plain]
+plain = [encoding.encode(plain_tokenizer, *pair) for pair in plain]
+olive_costs = {"the base": generation.nats(plain_base, plain_tokenizer, plain)}
+reader = adapters.open_adapter(copy.deepcopy(plain_base), made.parent)
+olive_costs["by olive finetune"] = generation.nats(reader, plain_tokenizer, plain)
+gap = intervals.difference(olive_costs["by olive finetune"], olive_costs["the base"], run.seed)
+print({name: f"{sum(one) / len(one):.1f} nats per right answer" for name, one in olive_costs.items()})
+print(f"Message by message: {gap['points']:+.1f} nats (95 % interval {gap['low']:+.1f} to {gap['high']:+.1f}).")
+counts = sum(label != encoding.IGNORE for example in plain for label in example["labels"])
+share = 100 * counts / sum(len(example["labels"]) for example in plain)
+print(f"Of the tokens of a chat {share:.0f} % are the answer; Olive's loss counts all of them.")
 
 # %% [markdown]
-# A *workflow* chains passes: tune, merge, quantize to ONNX int4, then measure. It is a file; ours is `notebooks/olive_workflow.json`.
+# So Olive's command also trains the model to write customers' messages: its loss has no mask. That is one reason to look at what a tool does.
+#
+# A [*workflow file*](../book/glossary.md#workflow-file) chains steps, which Olive calls passes. Ours is `notebooks/olive_workflow.json`: tune, merge the adapter
+# into the base, quantize to ONNX in four bits, and measure. At a terminal:
+#
+# ```bash
+# olive run --config workflow.json
+# ```
 
 # %%
 workflow = json.loads((settings.ROOT / "notebooks/olive_workflow.json").read_text(encoding="utf-8"))
-workflow["input_model"]["model_path"] = str(base_folder)
-workflow["data_configs"][1]["load_dataset_config"]["model_name"] = str(base_folder)
-workflow["passes"]["tune"]["training_args"]["max_steps"] = run.pick(full=48, quick=3)
-workflow["passes"]
-
-# %%
-olive_model, olive_metrics = olive.run(workflow, kitchen)
-olive_metrics
-
-# %% [markdown]
-# Latency is Olive's, in ms per token after 64 others; the size is in bytes. Its result is an ordinary folder: load it and score it, on held-out messages.
-
-# %%
-from slmops_lab.deployment import runtime
-
+workflow["input_model"]["model_path"] = str(plain_folder)
+workflow["data_configs"][1]["load_dataset_config"]["model_name"] = str(plain_folder)
+tune = workflow["passes"]["tune"]
+tune |= {"torch_dtype": precision, "r": rank, "alpha": 8 * rank, "target_modules": list(per_rank)}
+tune["training_args"]["max_steps"] = run.pick(full=28, quick=3)
+print(json.dumps(workflow["passes"], indent=1))
+olive_model, olive_metrics = olive.run(workflow, place)
 served = runtime.GenAIRuntime(olive_model)
-said = [served.generate(desk.task.messages(record["text"])) for record in exam]
+said = [served.generate(desk.task.messages(record["text"])) for record in asked_plain]
 served.close()
-scoring.score(desk.task, exam, said).table().round(2)
+size, pace = olive_metrics["size-bytes"] / 1e6, olive_metrics["latency-avg"]
+print(f"Olive's evaluators: {size:.0f} MB, {pace:.1f} ms per token. A first answer: {said[0][:120]}")
+by_workflow = scoring.score(desk.task, asked_plain, said).rows
+for name in ("valid", "exact"):
+    ends = {key: 100 * value for key, value in intervals.proportion(by_workflow[name]).items()}
+    print(f"{name}: {ends['share']:.0f} % of {len(said)} answers", end=" ")
+    print(f"(95 % interval {ends['low']:.0f} to {ends['high']:.0f})")
 
 # %% [markdown]
-# A few steps from a command line, then four bits: a working pipeline, not yet a good model.
+# Size and speed cannot say whether it is a good model; only a score can. After so few steps and four bits this is a working pipeline, not yet a good model.
 #
-# Commands change: `olive auto-opt`, which many pages still show, is now `olive optimize`. For int4 it adds a pass that
-# calibrates on a data set from a hub. Here no hub is asked, so it fails. **Predict** its exit code.
+# Commands change. `olive auto-opt`, which many pages still show, is now `olive optimize`. For four bits it adds a pass that calibrates on a data set from a hub.
+# The course asks no hub, so it fails. Look at the exit code:
+#
+# ```bash
+# olive optimize \
+#   -m BASE \
+#   --device cpu --provider CPUExecutionProvider --precision int4 \
+#   --exporter model_builder \
+#   -o optimized
+# ```
 
 # %%
-optimize = f"optimize -m {base_folder} --device cpu --provider CPUExecutionProvider --precision int4".split()
-optimize += ["--exporter", "model_builder", "-o", "optimized"]
+optimize = "optimize -m BASE --device cpu --provider CPUExecutionProvider --precision int4"
+words = [str(plain_folder) if word == "BASE" else word for word in optimize.split()]
 try:
-    olive.command(*optimize, makes="optimized/model.onnx", folder=kitchen)
+    olive.command(*words, "--exporter", "model_builder", "-o", "optimized", makes="optimized/model.onnx", folder=place)
 except settings.CourseError as error:
     print(error)
 
 # %% [markdown]
-# Look for the model, not for the exit code.
+# In a pipeline, look for the model and score it. The exit code alone proves nothing.
 #
-# ## 3.8 Data
+# ## 3.10 Let a search set the dials
 #
-# ### What the loss sees
+# *You search for learning rate, rank and scale, and find out how much the winner owes to luck.*
 #
-# A tuning is as good as its examples. Decode one around the place where the answer begins: `*` stands before a token that counts.
-
-# %%
-example = lessons[0]
-begin = next(i for i, label in enumerate(example["labels"]) if label != encoding.IGNORE)
-for token, label in list(zip(example["input_ids"], example["labels"]))[begin - 6 : begin + 9]:
-    print(("  " if label == encoding.IGNORE else "* ") + repr(tokenizer.decode([token])))
-
-# %% [markdown]
-# And at its end: the mark that says the answer is over. Without it in the loss, a model never learns to stop.
-
-# %%
-print([tokenizer.decode([token]) for token in example["input_ids"][-3:]])
-
-# %% [markdown]
-# ### Leaks
-#
-# A test message among the lessons makes every score a lie. Plant one, with other spaces and capitals, and let the data check look.
-
-# %%
-import shutil
-
-with tempfile.TemporaryDirectory() as scratch:
-    copy_of = shutil.copytree(run.dataset, f"{scratch}/leaky")
-    stolen = {**desk.test[0], "id": "planted", "text": "  " + desk.test[0]["text"].upper()}
-    with open(f"{copy_of}/train.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(stolen) + "\n")
-    print(*data.check(copy_of), sep="\n")
-
-# %% [markdown]
-# A message that was changed a little passes that check. Similarity finds it: character groups, weighted by how rare they are, and their cosine.
-
-# %%
-from sklearn.feature_extraction.text import TfidfVectorizer
-
-altered = "Hello there, " + desk.test[0]["text"].replace(".", " !")
-counter = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-known = counter.fit_transform([record["text"] for record in desk.train])
-alike = (counter.transform([r["text"] for r in desk.test]) @ known.T).max(axis=1).toarray().ravel()
-planted = (counter.transform([altered]) @ counter.transform([desk.test[0]["text"]]).T).toarray().item()
-print(f"our test messages: at most {alike.max():.2f} alike a training message; the altered copy: {planted:.2f}")
-
-# %% [markdown]
-# ### A fair split
-#
-# Rare labels may miss a small part altogether. A stratified split gives each part its share of every label.
-
-# %%
-from sklearn.model_selection import train_test_split
-
-field = enums[0]
-label_of = pandas.Series([str(record["answer"][field]) for record in desk.train])
-label_of = label_of[label_of.map(label_of.value_counts()) > 1]  # a label that is there once cannot be shared out
-parts = {"all": label_of}
-for name, by in {"random tenth": None, "stratified tenth": label_of}.items():
-    size = max(len(label_of) // 10, label_of.nunique())
-    parts[name] = train_test_split(label_of, test_size=size, random_state=run.seed, stratify=by)[1]
-shares = pandas.DataFrame({name: 100 * part.value_counts(normalize=True) for name, part in parts.items()}).fillna(0)
-shares.sort_values("all").round(1).rename_axis("% of messages").head(6)
-
-# %% [markdown]
-# ### Quality or quantity?
-#
-# The same number of steps three times: with all lessons, with half of them read twice, and with every tenth answer wrong. **Predict** the order.
-
-# %%
-import random
-
-rng = random.Random(run.seed)
-amount = run.pick(full=80, quick=16)
-
-
-def mistaken(record):  # the answer of another message, in the listed values
-    other = rng.choice([r for r in labelled if r["answer"] != record["answer"]])
-    return {
-        **record,
-        "answer": {
-            n: other["answer"][n] if hasattr(f, "values") else record["answer"][n] for n, f in desk.task.fields.items()
-        },
-    }
-
-
-plain = labelled[:amount]
-wrong = set(rng.sample(range(amount), amount // 10))
-spoiled = [mistaken(record) if i in wrong else record for i, record in enumerate(plain)]
-diets = {"all": plain, "half of them, twice": plain[: amount // 2] * 2, "every tenth wrong": spoiled}
-
-# %%
-wide_judges = [lesson_of(record) for record in held_out]
-diet_costs = {}
-for name, records in diets.items():
-    pupil = tuned_on([lesson_of(record) for record in records], label=name)
-    diet_costs[name] = generation.nats(pupil, tokenizer, wide_judges)
-    pupil.unload()
-compared(diet_costs).round(2)
-
-# %% [markdown]
-# One seed, few lessons: if the intervals hold zero, this budget cannot tell. What it does show is the size of the effect, against which you weigh the price of a label. Expect
-# wrong labels to hurt more in a longer training: networks learn what messages have in common first, and exceptions by heart later ([Arpit et al. 2017](https://arxiv.org/abs/1706.05394)).
-#
-# ## 3.9 Let a search turn the dials
-#
-# Optuna ([Akiba et al. 2019](https://arxiv.org/abs/1907.10902)) proposes settings, sees what became of them, and proposes better ones. A trial that looks bad halfway is *pruned*. The judge is
-# the held-out part; the test is not touched.
+# A setting that is not learned, such as the rank, is called a [*hyperparameter*](../book/glossary.md#hyperparameter). Optuna
+# ([Akiba et al. 2019](https://arxiv.org/abs/1907.10902)) proposes settings, sees what came of them, and proposes better ones. A trial that looks bad on the way
+# is stopped, or *pruned*: it is compared at the same step with the trials before, and only after the steps in which the learning rate is still warming up. Rank
+# and scale are searched separately, and every trial has the same number of steps. One part of the held-out messages chooses; another part is kept aside.
 
 # %%
 import optuna
 from transformers import TrainerCallback
 
+sections.begin("3.10")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+choosers, aside = judges[: len(judges) // 3], judges[len(judges) // 3 :]
+search = {"max_steps": run.pick(full=27, quick=12), "eval_steps": run.pick(full=9, quick=4)}
+print(f"{math.ceil(0.1 * search['max_steps'])} steps of warm-up; the first look at step {search['eval_steps']}")
 
 
 class Prune(TrainerCallback):
     def __init__(self, trial):
-        self.trial = trial
+        self.trial, self.pruned = trial, False
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         self.trial.report(metrics["eval_loss"], state.global_step)
@@ -830,575 +1297,468 @@ class Prune(TrainerCallback):
 
 # %%
 def objective(trial):
-    settings_tried = {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True),
-        "num_train_epochs": trial.suggest_int("epochs", 1, 2),
-    }
-    config = lora_config(trial.suggest_categorical("rank", [rank // 4, rank]))
+    rate = trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True)
+    its_rank = trial.suggest_categorical("rank", [max(1, rank // 4), rank])
+    config = lora_config(its_rank, scale=trial.suggest_int("scale", 1, 16, log=True))
     watch = Prune(trial)
-    judged = {"held_out": judges[:24], "callbacks": [watch], "eval_steps": run.pick(full=8, quick=4)}
-    pupil = tuned_on(lessons[: run.pick(full=32, quick=8)], config, f"trial {trial.number}", **judged, **settings_tried)
-    pupil.unload()
+    how = {"held_out": choosers, "callbacks": [watch], "learning_rate": rate, "judges": aside, **search}
+    one = trained(f"trial {trial.number}", gold_read[: 2 * search["max_steps"]], config, **how)
     if watch.pruned:
         raise optuna.TrialPruned
-    return pupil.history["held_out"].dropna().iloc[-1]
+    trial.set_user_attr("aside", sum(one["nats"]))
+    return one["history"]["held_out"].dropna().iloc[-1]
 
 
-# %%
 sampler = optuna.samplers.TPESampler(n_startup_trials=3, seed=run.seed)
-pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=4)
+pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=search["eval_steps"])
 study = optuna.create_study(sampler=sampler, pruner=pruner)
-study.optimize(objective, n_trials=run.pick(full=8, quick=3))
-trials = study.trials_dataframe(attrs=("params", "value", "state"))
-trials.columns = [name.removeprefix("params_") for name in trials.columns]
-trials.loc[trials["state"] != "COMPLETE", "value"] = None  # a pruned trial has no end
-trials.sort_values("value").round(4)
+study.enqueue_trial({"learning_rate": 1e-3, "rank": rank, "scale": 8})  # the default goes first
+study.optimize(objective, n_trials=run.pick(full=7, quick=3))
 
 # %%
 figure, axis = plots.pyplot.subplots()
-last = [max(t.intermediate_values.items(), default=(0, None))[1] for t in study.trials]
-for state, colour, marker in (("COMPLETE", "#0072B2", "o"), ("PRUNED", "#D55E00", "x")):
-    chosen = [i for i, t in enumerate(study.trials) if t.state.name == state]
-    axis.scatter(
-        [study.trials[i].params["learning_rate"] for i in chosen],
-        [last[i] for i in chosen],
-        c=colour,
-        marker=marker,
-        s=60,
-        label=state.lower(),
-    )
-axis.set(xscale="log", xlabel="learning rate", ylabel="held-out loss per answer token (nats)", ylim=(0, None))
+for state, style in {"COMPLETE": ("o-", plots.COLOURS[0]), "PRUNED": ("x--", plots.COLOURS[1])}.items():
+    curves = [sorted(t.intermediate_values.items()) for t in study.trials if t.state.name == state]
+    for number, curve in enumerate(filter(None, curves)):
+        axis.plot(*zip(*curve), style[0], color=style[1], label=None if number else state.lower())
+axis.set(xlabel="training step", ylabel="loss per answer token (nats)", ylim=(0, None))
 axis.legend(frameon=False)
+default, best = study.trials[0], study.best_trial
 plots.show(
     figure,
-    takeaway=f"The best of {len(study.trials)} trials: learning rate {study.best_params['learning_rate']:.1g}, rank {study.best_params['rank']}",
-    alt="Scatter plot of the trials: held-out loss at their end over the learning rate; pruned trials are crosses.",
+    takeaway=f"{sum(t.state.name == 'PRUNED' for t in study.trials)} of {len(study.trials)} trials were pruned; trial {best.number} is the best",
+    alt="Lines of the held-out loss over the steps, one for each trial of the search; trials that were pruned end early, with crosses.",
 )
+tokens_aside = sum(label != encoding.IGNORE for example in aside for label in example["labels"])
+for name, one in {"the default": default, "the winner": best}.items():
+    chosen = {key: f"{value:.2g}" for key, value in one.params.items()}
+    print(f"{name}, {chosen}: {one.value:.3f} nats per token where it was chosen,", end=" ")
+    print(f"{one.user_attrs['aside'] / tokens_aside:.3f} on the messages kept aside")
 
 # %% [markdown]
-# More epochs are more steps, so they look better in a short trial. What a search finds holds for its budget: try the winner on a longer run before you trust it. And the
-# winner's own score is flattered, because it was chosen for it: that is why the test stays closed.
+# The winner was chosen because it looked best on the first messages, and part of that is luck. Its lead over the default on the messages kept aside is the
+# honest one. That is why a search never sees the test. And the result of a short search holds for short trainings: a high rate and a high scale are quick at
+# first, and may be too rough in a long training. Scale and rate replace each other in part, so more than one pair is good.
 #
-# ## 3.10 Two adapters, one base, four bits
-#
-# The adapters of 3.3 and 3.6 on *one* quantized base, chosen per request: a desk that sorts and answers, with one model in memory.
-
-# %%
-from slmops_lab.deployment import export
-
-second = next(name for name in ("reply", "sort") if name in jobs)
-folders = {"triage": run.artifacts / "adapter", second: run.artifacts / f"adapter_{second}"}
-files = export.with_adapters(base_folder, folders, run.artifacts / "multi_int4", "int4")
-base_mb = measure.weight_bytes(run.artifacts / "multi_int4") / 1e6
-print(f"base {base_mb:.0f} MB;", ", ".join(f"{n} {f.stat().st_size / 1e6:.0f} MB" for n, f in files.items()))
-
-# %%
-both = runtime.GenAIRuntime(run.artifacts / "multi_int4", files)
-text = tests[0]["text"]
-requests = {"triage": desk.task.messages(text), second: jobs[second]["trial"][0][0]}
-print("customer:", text)
-for name, chat in requests.items():
-    print(f"{name}: {both.generate(chat, adapter=name)}")
-
-# %% [markdown]
-# What does it cost to change the adapter between two requests? The time to the first token, with the same adapter as before, and with the other one. **Predict.**
-
-# %%
-import statistics
-import time
-
-
-def first_token_ms(adapter):
-    begun = time.perf_counter()
-    both.generate(requests["triage"], max_new_tokens=1, adapter=adapter)
-    return 1000 * (time.perf_counter() - begun)
-
-
-waits = {"same adapter": [], "other adapter": []}
-for _ in range(run.pick(full=20, quick=4)):  # the chat is the same, only the adapter changes
-    first_token_ms(second)
-    waits["other adapter"].append(first_token_ms("triage"))
-    waits["same adapter"].append(first_token_ms("triage"))
-both.close()
-print(", ".join(f"{name}: {statistics.median(ms):.1f} ms" for name, ms in waits.items()), "(medians)")
-
-# %% [markdown]
-# Four bits round the base, so the words may differ from PEFT's. In 32 bits they must not:
-
-# %%
-with tempfile.TemporaryDirectory() as scratch:
-    files = export.with_adapters(base_folder, folders, f"{scratch}/multi", "fp32")
-    exactly = runtime.GenAIRuntime(f"{scratch}/multi", files)
-    same = []
-    for name, folder in folders.items():
-        asked_of = [chat for chat, _ in jobs[name]["trial"]] if name in jobs else chats
-        adapted = adapters.open_adapter(base, folder)
-        in_torch = generation.generate(adapted, tokenizer, asked_of[:4], batch_size=1, label=None)
-        base = adapted.unload()
-        same += [exactly.generate(chat, adapter=name) == told for chat, told in zip(asked_of, in_torch)]
-    exactly.close()
-print(f"{sum(same)} of {len(same)} texts are the same as PEFT's")
-
-# %% tags=["nbval-check-output"]
-print("text with fp32 weights equals PEFT's:", all(same))
-
-# %% [markdown]
 # ## 3.11 A loss of your own
 #
-# The ordinary loss counts every answer token alike, so a rare label is hardly heard. Give its messages more weight. A loss gets the model, what the decoder
-# computed, and the batch; further tensors of an example travel along.
+# *You weigh the mistake that costs most, and see what it costs elsewhere.*
+#
+# The ordinary loss counts every answer token alike. For the desk the mistakes are not alike: an urgent message that is taken for a normal one does harm, the
+# reverse costs a minute. So the token that says `costly_value` shall count four times. By what should such a weighted sum be divided? Compare on two tokens:
+
+# %%
+sections.begin("3.11")
+each, weight = torch.tensor([0.5, 2.0]), torch.tensor([1.0, 4.0])  # losses of two tokens; the second counts four times
+mean_weight = weight.mean()  # over all tokens of the training set: here these two
+table = {}
+for name, batch in {"first token alone": [0], "second token alone": [1], "both in a batch": [0, 1]}.items():
+    weighted = (weight[batch] * each[batch]).sum()
+    table[name] = {
+        "no weights": each[batch].mean().item(),
+        "divided by the batch's own weights": (weighted / weight[batch].sum()).item(),
+        "divided by the tokens and the mean weight": (weighted / len(batch) / mean_weight).item(),
+    }
+pandas.DataFrame(table).T.round(2)
+
+# %% [markdown]
+# Divided by the weights of its own batch, a token that is alone in it counts as if it had no weight, and among few tokens the weight is mostly lost. So we
+# divide by the number of tokens, and by the mean weight over the *whole training set*, which is a constant. Then the second token counts four times as much as
+# the first, whatever else is in the batch.
+#
+# Which token says the value? We write the ticket with each value of the field, and look for the first token at which the tickets differ.
 
 # %%
 from torch.nn.functional import cross_entropy
 
-
-def weighted_loss(model, done, batch):
-    each = cross_entropy(model.get_output_embeddings()(done.states).float(), done.targets, reduction="none")
-    return (batch["weight"] * each).sum() / batch["weight"].sum()
-
-
-def weigh(record, weight):  # one number per answer token
-    example = lesson_of(record)
-    tokens = sum(label != encoding.IGNORE for label in example["labels"])
-    return {**example, "weight": torch.full((tokens,), float(weight))}
+weighed_field = next((name for name in listed if costly_value in desk.task.fields[name].values), field)
+values = desk.task.fields[weighed_field].values
+known_values = [record["answer"][weighed_field] for record in gold]
+costly = costly_value if costly_value in values else min(set(known_values), key=known_values.count)
 
 
-# %% [markdown]
-# Which label is rare? The rarest that the lessons of 3.8 and the held-out messages both have. It gets four times the weight; the rest is as it was there.
+def choices(record):  # {value: the token that says it}, and its place in the answer
+    tickets = {value: desk.task.write({**record["answer"], weighed_field: value}) for value in values}
+    ways = {value: tokenizer(text, add_special_tokens=False)["input_ids"] for value, text in tickets.items()}
+    place = next(i for i, column in enumerate(zip(*ways.values())) if len(set(column)) > 1)
+    return {value: ids[place] for value, ids in ways.items()}, place
 
-# %%
-in_both = [
-    (sum(record["answer"][name] == value for record in plain), name, value)
-    for name in enums
-    for value in desk.task.fields[name].values
-    if any(r["answer"][name] == value for r in plain) and any(r["answer"][name] == value for r in held_out)
-]
-times, rare_field, rare = min(in_both)
-print(f"{rare_field} = {rare} stands in {times} of {len(plain)} lessons")
+
+def weigh(record, example, times):
+    weight = torch.ones(sum(label != encoding.IGNORE for label in example["labels"]))
+    weight[choices(record)[1]] = times if record["answer"][weighed_field] == costly else 1
+    return {**example, "weight": weight}
+
 
 # %%
-weighted = [weigh(record, 4 if record["answer"][rare_field] == rare else 1) for record in plain]
-pupil = tuned_on(weighted, label="weighted", loss=weighted_loss)
-diet_costs["rare label weighs four times"] = generation.nats(pupil, tokenizer, wide_judges)
-pupil.unload()
-is_rare = [record["answer"][rare_field] == rare for record in held_out]
-rows = pandas.DataFrame({name: diet_costs[name] for name in ("all", "rare label weighs four times")})
-rows.groupby(pandas.Series(is_rare).map({True: f"{rare}", False: "all others"})).agg(["mean", "count"]).round(2)
+lot = slice(run.pick(full=96, quick=32))
+weighed = [weigh(*pair, times=4.0) for pair in zip(gold[lot], gold_read[lot])]
+mean_weight = torch.cat([example["weight"] for example in weighed]).mean()
 
-# %% [markdown]
-# Nats per right answer again. Did the rare label gain, and did the others pay for it? So few messages swing widely; the intervals of 3.8 say how much. A weight is a
-# decision about whose mistakes cost more, and should be made by whoever pays for them.
-#
-# ## 3.12 When a measure misleads
-#
-# Overlap with a reference looks like quality. Take a reply that a person wrote, spoil its facts, and compare with one that says the same in other words.
 
-# %%
-reference = "Your tent left our warehouse on Monday, order TT-48213, and the courier has it. I am asking him today why it is late."
-others = {
-    "facts wrong": "Your tent left our warehouse on Friday, order TT-99999, and the courier lost it. I am asking him never why it is late.",
-    "other words": "I can see that TT-48213 was shipped at the start of the week, so I will chase the driver about the delay this afternoon.",
-}
-judged = {
-    name: {
-        "ROUGE-L": rouge.score(reference, text)["rougeL"].fmeasure,
-        "BLEU": corpus_bleu([text], [[reference]]).score / 100,
-    }
-    for name, text in others.items()
-}
-pandas.DataFrame(judged).T.round(2)
+def weighted_loss(model, done, batch):  # done: what the model computed; batch["weight"] travels with the examples
+    logits = model.get_output_embeddings()(done.states).float()
+    each = cross_entropy(logits, done.targets, reduction="none")
+    return (batch["weight"] * each).mean() / mean_weight
 
-# %% tags=["nbval-check-output"]
-print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
 
-# %% [markdown]
-# So check facts as facts. For this desk one can be counted: is a number in the reply also in the message?
+weighted_loss.hidden_states = False  # it needs the last ones only
+
+
+@torch.inference_mode()
+def decided(model):  # which value does it find likeliest at that token?
+    said, batch_of = [], encoding.collate(tokenizer)
+    with frozen.upper(model, lower):
+        for example, record in zip(held_read, held_out):
+            tokens, place = choices(record)
+            state = encoding.forward(model, batch_of([example]), hidden_states=False).states[place]
+            logits = model.get_output_embeddings()(state).float()
+            said.append(max(tokens, key=lambda value: logits[tokens[value]].item()))
+    return pandas.Series(said)
+
 
 # %%
-import re
-
-if "reply" in jobs:
-    invented = 0
-    for (chat, _), told in zip(jobs["reply"]["trial"], jobs["reply"]["said"]):
-        invented += any(number not in chat[1]["content"] for number in re.findall(r"\d{3,}", told))
-    print(f"{invented} of {len(jobs['reply']['said'])} replies of our model name a number that the customer did not")
+about = {"max_steps": len(weighed) // 2, "learning_rate": 1e-3, "judges": judges[:2]}
+plans = {"alike": (gold_read[lot], trainer.answer_loss), "weighted": (weighed, weighted_loss)}
+decisions = {}
+for name, (examples, loss) in plans.items():
+    decisions[name] = decided(trained(name, examples, lora_config(), loss, **about)["model"])
+is_costly = pandas.Series([record["answer"][weighed_field] == costly for record in held_out])
+rates = {f"found, {name}": said[is_costly] == costly for name, said in decisions.items()}
+rates |= {f"false alarms, {name}": said[~is_costly] == costly for name, said in decisions.items()}
+found, alarms = (ahead(rates[f"{what}, weighted"], rates[f"{what}, alike"]) for what in ("found", "false alarms"))
+plots.show(
+    plots.shares(rates, f"held-out messages taken for '{costly}', in % (line: 95 % interval)"),
+    takeaway=f"With the weight: found {found['points']:+.0f} points, false alarms {alarms['points']:+.0f} points",
+    alt=f"Four bars with intervals: share of messages taken for {costly}, among the {is_costly.sum()} that are and among the others, without and with the weight.",
+)
+print("the token that counts more:", repr(tokenizer.decode(choices(gold[0])[0][costly])))
+print(f"found: {in_words(found)}; false alarms: {in_words(alarms)}")
 
 # %% [markdown]
-# Exact match for extraction, macro-F1 for labels, checks of facts and people's eyes for free text, perplexity to compare two models of one kind, overlap only as a smoke alarm.
+# A weight moves the border between the values: where more messages are taken for the costly value, some of them are rightly taken for it and some are not. The
+# model makes other mistakes rather than fewer. Which mistakes are worse is a decision of whoever pays for them.
 #
-# ## 3.13 Watch a training
+# ## 3.12 Watch a training overfit
 #
-# A curve that grows while it runs, files for TensorBoard, an end before it gets worse: few lessons, many passes, a high rate. **Predict:** which of the two curves turns, and when?
+# *You provoke overfitting, watch it in the notebook and in TensorBoard, and find where to stop.*
+#
+# A model that learns its few messages by heart gets better on them and worse on all others: [*overfitting*](../book/glossary.md#overfitting). To provoke it we
+# take very few messages, many passes over them, and a high learning rate that does not fall. The same numbers go into the files of
+# [*TensorBoard*](../book/glossary.md#tensorboard): while a training runs, `tensorboard --logdir FOLDER` draws them in a browser.
 
 # %%
 import os
 
-watched = run.artifacts / "watched"
-shutil.rmtree(watched, ignore_errors=True)
-os.environ["TENSORBOARD_LOGGING_DIR"] = str(watched / "tensorboard")
-few = lessons[: run.pick(full=16, quick=8)]
-often = len(few) // 2  # steps in a pass
-curve = plots.LiveCurve(
-    takeaway="Few lessons, many passes: the two curves part",
-    alt="Line plot: the loss on the lessons falls towards zero, the loss on held-out messages does not follow it.",
+sections.begin("3.12")
+handful = gold_read[: run.pick(full=16, quick=8)]
+per_pass, passes = len(handful) // 2, run.pick(full=9, quick=6)
+watch_folder = run.artifacts / "watched"
+shutil.rmtree(watch_folder, ignore_errors=True)
+os.environ["TENSORBOARD_LOGGING_DIR"] = str(watch_folder / "tensorboard")
+live = plots.LiveCurve(
+    takeaway="Loss on a handful of messages, and on held-out ones",
+    alt="Two curves over the training steps, drawn while the training runs: the loss on a handful of messages and on held-out messages.",
 )
-
-# %%
-from transformers import EarlyStoppingCallback
-
-overfit = tuned_on(
-    few,
-    label="overfitting",
-    folder=watched,
-    held_out=judges,
-    callbacks=[curve, EarlyStoppingCallback(early_stopping_patience=2)],
-    **{"num_train_epochs": 12, "learning_rate": 2e-3, "lr_scheduler_type": "constant", "logging_steps": often},
-    **{"eval_steps": often, "save_steps": often, "load_best_model_at_end": True},
-    **{"metric_for_best_model": "eval_loss", "report_to": "tensorboard"},
-)
-base = overfit.unload()
-
-# %%
-told = overfit.history.set_index("step")["held_out"].dropna()
-print(f"stopped after step {told.index[-1]} of {12 * often}; the weights of step {told.idxmin()} were loaded again")
-told.round(3).to_frame().T
-
-# %% [markdown]
-# The same numbers are in TensorBoard's files. While a training runs, `tensorboard --logdir FOLDER` draws them in a browser; here we read them:
+print(f"{len(handful)} messages, {passes} passes of {per_pass} steps")
+pass_guess = widgets.predict("After how many passes is the loss on held-out messages lowest?", "passes")
 
 # %%
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-events = EventAccumulator(str(watched / "tensorboard"))
+how = {"max_steps": passes * per_pass, "learning_rate": 2e-3, "lr_scheduler_type": "constant", "callbacks": [live]}
+how |= {"logging_steps": per_pass, "eval_steps": per_pass, "report_to": "tensorboard", "judges": judges[:2]}
+history = trained("by heart", handful, lora_config(), held_out=judges[:32], **how)["history"]
+curve = history.dropna(subset="held_out")
+held_losses, own_losses = curve["held_out"].tolist(), curve["loss"].tolist()
+lowest = held_losses.index(min(held_losses))
+pass_guess.answer(lowest + 1)
+print(f"on the {len(handful)} messages: {own_losses[0]:.2f} in the first pass, {own_losses[-1]:.3f} in the last one")
+print(
+    f"held-out: {held_losses[0]:.2f} after the first, {held_losses[lowest]:.2f} at best, {held_losses[-1]:.2f} at last"
+)
+worse = held_losses[-1] > held_losses[lowest] and own_losses[-1] < own_losses[lowest]
+print("One loss still falls while the other rises: it overfits." if worse else "It does not overfit in this run.")
+events = EventAccumulator(str(watch_folder / "tensorboard"))
 events.Reload()
-print(events.Tags()["scalars"][:6])
-shutil.rmtree(watched)  # checkpoints are large
+noted = [event.value for event in events.Scalars("eval/loss")]
+print("TensorBoard has", ", ".join(events.Tags()["scalars"][:5]), end=" ")
+print("- the held-out losses are the same:", bool(numpy.allclose(noted, held_losses, atol=1e-4)))
+shutil.rmtree(watch_folder)
 
 # %% [markdown]
-# ### Killed, and resumed
+# The training loss alone would have looked fine. Cures: stop early, take more messages, fewer passes, a lower rate, fewer weights. The long training of 3.6 was
+# watched and stopped in this way.
 #
-# A checkpoint holds the weights, the optimizer's averages, the place in the data and the state of every random generator. Stop a training in the middle, start it again: it should end where an
-# uninterrupted one ends. **Predict:** how close?
+# ### Exercise 3.5: when would it have stopped?
+#
+# Early stopping with a *patience* of $p$ ends a training when $p$ checks in a row have brought no new lowest loss. Then the weights of the lowest one are taken.
+# Write `stops(losses, patience)`: two numbers, the index of the check at which the training ends (the last one if it never stops early), and the index of the
+# check whose weights are taken. Then try `stops(held_losses, 2)`.
 
+# %% tags=["exercise"]
+stops = ...
 
-# %%
-class PullThePlug(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 6:
-            raise KeyboardInterrupt
-
-
-def ended(folder, callbacks=()):
-    pupil = tuned_on(lessons[:16], label="resume", folder=folder, save_steps=2, callbacks=callbacks)
-    weights = {name: weight.detach().clone() for name, weight in pupil.named_parameters() if weight.requires_grad}
-    pupil.unload()
-    return weights
-
-
-# %%
-with tempfile.TemporaryDirectory() as scratch:
-    whole = ended(f"{scratch}/whole")
-    try:
-        ended(f"{scratch}/killed", callbacks=[PullThePlug()])
-    except KeyboardInterrupt:
-        base = models.open_model(base_folder)[0]  # nothing in memory survives a kill
-        print("killed; on the disk:", sorted(os.listdir(f"{scratch}/killed"))[-1])
-    resumed = ended(f"{scratch}/killed")
-    print("largest difference of a weight:", max((whole[n] - resumed[n]).abs().max().item() for n in whole))
-    state = sorted(os.listdir(f"{scratch}/killed"))[-1]
-    os.truncate(f"{scratch}/killed/{state}/optimizer.pt", 1000)  # and what if the disk was full?
-    try:
-        ended(f"{scratch}/killed")
-    except settings.CourseError as error:
-        print(str(error).replace(scratch, "..."))
-base = models.open_model(base_folder)[0]
-
-# %% tags=["nbval-check-output"]
-print("the same weights to the last bit:", all(torch.equal(whole[name], resumed[name]) for name in whole))
+# %% tags=["check"]
+cases = [([3, 2, 1, 2, 3, 0], 2, (4, 2)), ([3, 2, 1, 2, 3, 0], 3, (5, 5)), ([5, 4, 3], 1, (2, 2)), ([1, 2], 1, (1, 0))]
+cases += [
+    ([1, 3, 2, 2.5], 2, (2, 0)),
+    ([3, 4, 2, 3, 1, 5, 6, 0], 2, (6, 4)),
+    ([2, 2, 2, 1], 2, (2, 0)),
+    ([4], 2, (0, 0)),
+    ([1, 2, 3, 4], 2, (2, 0)),
+]
+check(
+    "3.5",
+    stops,
+    lambda f: all(tuple(f(list(losses), patience)) == wanted for losses, patience, wanted in cases),
+    hint="Go through the losses once. Remember where the lowest was, and end where the distance to it reaches the patience. An equal loss is not a new lowest one.",
+    why="transformers' EarlyStoppingCallback does this; load_best_model_at_end=True takes the best weights.",
+)
 
 # %% [markdown]
-# ## 3.14 Common problems
+# <details><summary>Solution</summary>
 #
-# Overfitting you have seen, and its cure. *Out of memory:* activations grow with the batch. Two cures: *accumulate* the gradients of small batches before a step, or keep fewer
-# activations and compute them again on the way back (*checkpointing*, [Chen et al. 2016](https://arxiv.org/abs/1604.06174)). Same lessons per step for all; each in a process of its own.
+# ```python
+# def stops(losses, patience):
+#     best = 0
+#     for i, loss in enumerate(losses):
+#         if loss < losses[best]:
+#             best = i
+#         if i - best >= patience:
+#             return i, best
+#     return len(losses) - 1, best
+# ```
+# </details>
+#
+# ## 3.13 Killed and resumed
+#
+# *You kill a training process and let another one finish its work.*
+#
+# Long trainings get killed: by a lack of memory, a closed lid, an expired machine. A [*checkpoint*](../book/glossary.md#checkpoint) holds what is needed to go
+# on: the weights, the optimizer's averages, the place in the data, and the state of the random generators. If nothing is missing, the resumed training ends with
+# exactly the weights of one that was never interrupted.
+#
+# We try it with a script in a process of its own, which keeps a checkpoint every second step. The first process runs to its end. The second is watched from
+# outside: as soon as its checkpoint of step 4 is complete it gets the signal `SIGKILL`. The system then ends it, and no line of its code runs any more. The
+# third is started by the same command as the second.
 
 # %%
-plenty = 10**9  # activations to keep: all
+import subprocess
+import sys
+
+sections.begin("3.13")
+script = """
+import json, sys
+from peft import LoraConfig
+from safetensors.torch import save_file
+from slmops_lab import settings
+from slmops_lab.training import adapters, base_model, trainer
+
+base, job, folder = sys.argv[1:]
+job = json.load(open(job))
+settings.set_seed(job["how"]["seed"])
+model, tokenizer = base_model.open_model(base)
+model = adapters.attach(model, LoraConfig(**job["adapter"]))
+trainer.train(model, tokenizer, job["examples"], label=None, folder=folder, **job["how"])
+weights = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+save_file(weights, folder + "/ended.safetensors")
+"""
+
+# %%
+from pathlib import Path
+
+work = Path(tempfile.mkdtemp())
+adapter = {"r": rank, "lora_alpha": 8 * rank, "target_modules": list(per_rank), "layers_to_transform": upper_half}
+job = {"adapter": {**adapter, "lora_dropout": 0.1, "task_type": "CAUSAL_LM"}}
+job["examples"] = [example_of(record) for record in gold[:16]]
+job["how"] = {**usual, "learning_rate": 1e-3, "max_steps": 8, "save_steps": 2}
+(work / "job.json").write_text(json.dumps(job), encoding="utf-8")
+quietly = {"cwd": settings.ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+
+
+def begin(name):
+    command = [sys.executable, "-c", script, run.artifacts / "base", work / "job.json", work / name]
+    return subprocess.Popen(list(map(str, command)), **quietly)
+
+
+def finish(process):
+    complaints = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(complaints[-1000:])
+
+
+# %%
+from safetensors.torch import load_file
+
+finish(begin("whole"))
+doomed = begin("killed")
+while doomed.poll() is None and not (work / "killed" / "checkpoint-4" / trainer.SEAL).is_file():
+    time.sleep(0.01)
+doomed.kill()
+doomed.communicate()
+last = Path(trainer.last_checkpoint(work / "killed"))
+print(f"exit code {doomed.returncode}; {last.name} is whole: {', '.join(sorted(path.name for path in last.iterdir()))}")
+finish(begin("killed"))
+ended, resumed = (load_file(work / name / "ended.safetensors") for name in ("whole", "killed"))
+print("largest difference of a weight:", max((ended[name] - resumed[name]).abs().max().item() for name in ended))
+os.truncate(Path(trainer.last_checkpoint(work / "killed")) / "optimizer.pt", 1000)  # and if the disk was full?
+try:
+    trainer.last_checkpoint(work / "killed")
+except settings.CourseError as error:
+    print(str(error).replace(str(work), "..."))
+shutil.rmtree(work)
+
+# %% [markdown]
+# The adapter even has *dropout*, random zeros in each step. They, too, come back with the state of the generators. A damaged checkpoint is refused with a reason.
+#
+# ## 3.14 Too little memory, too slow
+#
+# *You provoke both, and measure what helps.*
+#
+# *Out of memory.* Activations grow with the [*batch*](../book/glossary.md#batch). There are two cures that leave the result as it is. *Accumulation* adds up the
+# gradients of several small batches before each step. *Activation checkpointing* keeps few activations and computes the rest again on the way back
+# ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). Each row makes the same steps with the same messages.
+
+# %%
+sections.begin("3.14")
+all_of_them = 10**9  # megabytes of activations that may be kept
 cures = {
-    "8 at once": {"per_device_train_batch_size": 8, "kept": plenty},
-    "2 at a time, 4 accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "kept": plenty},
+    "8 at once": {"per_device_train_batch_size": 8, "kept": all_of_them},
+    "2 at a time, 4 times": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "kept": all_of_them},
     "8 at once, checkpointing": {"per_device_train_batch_size": 8, "kept": 0},
 }
 needed = {}
 with tempfile.TemporaryDirectory() as scratch:
-    for name, how in tqdm(cures.items(), desc="memory", leave=False):
-        lot = lessons[: run.pick(full=24, quick=8)]
-        apart = adapters.tune_apart(
-            base_folder, lora_config(), lot, judges[:2], [], f"{scratch}/{name[0]}", **{**usual, **how}
-        )
-        needed[name] = {"peak GB": apart["peak"] / 1e9, "seconds": apart["seconds"]}
-pandas.DataFrame(needed).T.round(2)
+    for number, (name, how) in enumerate(tqdm(cures.items(), desc="memory", leave=False)):
+        how = {**usual, "max_steps": run.pick(full=3, quick=1), **how}
+        one = adapters.tune_apart(run.artifacts / "base", everywhere, few, others[:2], [], f"{scratch}/{number}", **how)
+        needed[name] = {"peak, GB": one["peak"] / 1e9, "seconds": one["seconds"]}
+needed = pandas.DataFrame(needed).T
+lean = needed["peak, GB"].idxmin()
+plots.show(
+    plots.panels(*({"values": needed[column], "unit": column} for column in needed)),
+    takeaway=f"Least memory: {lean}, {needed['peak, GB'][lean]:.1f} instead of {needed['peak, GB'].iloc[0]:.1f} GB",
+    alt="Two panels of points, one row for each way: peak memory in GB and seconds, for eight messages at once and for two cures.",
+)
 
 # %% tags=["nbval-check-output"]
-print("checkpointing saves memory:", needed["8 at once, checkpointing"]["peak GB"] < needed["8 at once"]["peak GB"])
+print("a leak flatters the score:", lift["low"] > 0)
+print("wrong labels cost more than right ones:", after_labels["40 % wrong"] > after_labels["all right"])
+print("the tuned model is not behind any prompt:", ways["tuned"][0].mean() >= ways[best_prompt][0].mean())
+print("by hand and with PEFT the losses are the same within one per cent:", bool(apart < 0.01))
+print("LoRA trains at most 4 % as many weights as the model has:", share_trained <= 4)
+print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
+print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
+print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
+print("text with fp32 weights equals PEFT's:", all(same))
+print("it was killed before its end:", doomed.returncode != 0)
+print("the same weights to the last bit:", all(torch.equal(ended[name], resumed[name]) for name in ended))
+print("checkpointing saves memory:", bool(needed["peak, GB"].iloc[2] < needed["peak, GB"].iloc[0]))
 
 # %% [markdown]
-# *Too slow:* the course's trainer sorts messages by length (little padding), computes the vocabulary head on answer tokens only, and calculates in bf16. Take one away at a time.
-# **Predict** which one matters most here.
-
+# *Too slow.* These are mistakes that one finds in real training scripts, each made alone, on the forward and backward pass of one batch: padding every message
+# to a fixed length (`padding="max_length"` in many tutorials); computing a frozen lower half in every step; leaving one core idle; starting more threads than
+# there are cores, as two programs on one machine do.
 
 # %%
-def loss_on_every_token(model, done, batch):
-    logits = model.get_output_embeddings()(done.hidden[-1][done.real]).float()
-    return cross_entropy(logits[done.answer], done.targets)
-
-
-slower = {
+mistakes = {
     "as it is": {},
-    "lengths mixed": {"train_sampling_strategy": "random"},
-    "head on every token": {"loss": loss_on_every_token},
-    "32-bit arithmetic": {"bf16": False},
+    "padded to 256 tokens": {"length": 256},
+    "lower half in every step": {"whole": True},
+    "one thread": {"threads": 1},
+    "8 threads for each core": {"threads": 8 * settings.threads()},
 }
-seconds = {name: [] for name in slower}
-for _ in range(run.pick(full=2, quick=1)):  # in turns, so that a busy machine hits all alike
-    for name, how in slower.items():
-        pupil = tuned_on(lessons[: run.pick(full=16, quick=8)], label=name, **{"per_device_train_batch_size": 4, **how})
-        seconds[name].append(pupil.history.attrs["seconds"])
-        pupil.unload()
-relative = {name: statistics.median(s) / statistics.median(seconds["as it is"]) for name, s in seconds.items()}
-pandas.Series(relative).round(2).rename("times the time").to_frame()
+if settings.fast_bf16():
+    mistakes["32 bits instead of 16"] = {"fast": False}
+slow_guess = widgets.predict("Which of these costs the most time?", list(mistakes)[1:])
 
-# %% [markdown]
-# Few steps on a busy machine: read the large factors and mistrust the small ones. On a processor without bf16 the last row is 1.
-#
-# ## The ledger
+
+def padded_to(batch, length):
+    room = (0, max(0, length - batch["input_ids"].shape[1]))
+    blanks = {"input_ids": tokenizer.pad_token_id, "labels": encoding.IGNORE, "attention_mask": 0}
+    return batch | {key: torch.nn.functional.pad(batch[key], room, value=value) for key, value in blanks.items()}
+
 
 # %%
-from slmops_lab.course import claims
+import contextlib
 
-claims.record(run, "lora-params", share_trained)
-claims.record(run, "lora-quality", points["points"], points["low"], points["high"], len(tests))
-claims.table(run.build, "03_fine_tuning")
+batch_of, slow_model = encoding.collate(tokenizer), adapters.attach(copy.deepcopy(base), lora_config())
 
-# %% [markdown]
-# ## Exercises
-#
-# ### Exercise 3.1: change one number
-#
-# How many numbers do $A$ and $B$ of the layer above have together with rank 32?
 
-# %% tags=["exercise"]
-numbers_rank_32 = ...
+def seconds_of(length=0, whole=False, threads=None, fast=True):
+    examples = few[:2] if whole else handful[:2]  # the same messages
+    batch = padded_to(batch_of(examples), length)
+    torch.set_num_threads(threads or settings.threads())
+    with contextlib.nullcontext() if whole else frozen.upper(slow_model, lower), measure.timed() as elapsed:
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.fast_bf16()):
+            done = encoding.forward(slow_model, batch, hidden_states=False)
+            loss = trainer.answer_loss(slow_model, done, batch)
+        loss.backward()
+    torch.set_num_threads(settings.threads())
+    return elapsed.seconds
 
-# %% tags=["check"]
-from slmops_lab.course.exercises import check
 
-check(
-    "3.1",
-    numbers_rank_32,
-    lambda n: n == 32 * (in_size + out_size),
-    hint="rank * (in_size + out_size).",
-    why="The cost of LoRA grows with the rank, not with the product of the two sizes.",
+seconds = []
+for _ in range(run.pick(full=6, quick=3)):  # in turns, so that a busy machine hits all alike
+    seconds.append({name: seconds_of(**how) for name, how in mistakes.items()})
+
+# %%
+medians = pandas.DataFrame(seconds).iloc[1:].median()  # the first turn warms up
+slower = (medians / medians["as it is"]).drop("as it is")
+slow_guess.answer(slower.idxmax())
+plots.show(
+    plots.dots(slower, "times the time of one step (median)", mark=1),
+    takeaway=f"Worst: {slower.idxmax()}, {slower.max():.1f} times the time",
+    alt="Points: how many times longer the forward and backward pass of one batch takes with each mistake than without.",
 )
 
 # %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# numbers_rank_32 = 32 * (in_size + out_size)
-# ```
-# </details>
-#
-# ### Exercise 3.2: when does it stop paying?
-#
-# At which rank do $A$ and $B$ have as many numbers as $W$ itself? Give a number, rounded down.
-
-# %% tags=["exercise"]
-break_even_rank = ...
-
-# %% tags=["check"]
-check(
-    "3.2",
-    break_even_rank,
-    lambda r: r == in_size * out_size // (in_size + out_size),
-    hint="Solve r * (in_size + out_size) = in_size * out_size.",
-    why="Far beyond the ranks in use.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# break_even_rank = in_size * out_size // (in_size + out_size)
-# ```
-# </details>
-#
-# ### Exercise 3.3: which field pays?
-#
-# For which field is full tuning ahead of LoRA the most (or behind the least)? Give its name.
-
-# %% tags=["exercise"]
-field_ahead = ...
-
-# %% tags=["check"]
-fields = list(desk.task.fields)
-check(
-    "3.3",
-    field_ahead,
-    lambda name: name == (full_scores.rows[fields].mean() - lora_scores.rows[fields].mean()).idxmax(),
-    hint="Subtract the means of the field columns of both rows tables, then idxmax.",
-    why="A total hides where the difference sits.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# fields = list(desk.task.fields)
-# field_ahead = (full_scores.rows[fields].mean() - lora_scores.rows[fields].mean()).idxmax()
-# ```
-# </details>
-#
-# ### Exercise 3.4: write it
-#
-# Write `merge(weight, A, B, scale)`: the single matrix that does the work of the layer and its correction.
-
-# %% tags=["exercise"]
-merge = ...
-
-# %% tags=["check"]
-toy_W, toy_A, toy_B = torch.randn(6, 5), torch.randn(2, 5), torch.randn(6, 2)
-check(
-    "3.4",
-    merge,
-    lambda f: torch.allclose(f(toy_W, toy_A, toy_B, 2.0), toy_W + 2.0 * toy_B @ toy_A),
-    hint="weight + scale * B @ A: the shapes leave only one order.",
-    why="After merging, LoRA costs nothing at inference.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def merge(weight, A, B, scale):
-#     return weight + scale * B @ A
-# ```
-# </details>
-#
-# ### Exercise 3.5: before you rent a machine
-#
-# How many GB does QLoRA need, without activations, for a model of 8 billion weights in 4.5 bits with 40 million trained ones? Use `training_bytes`.
-
-# %% tags=["exercise"]
-qlora_gb = ...
-
-# %% tags=["check"]
-check(
-    "3.5",
-    qlora_gb,
-    lambda gb: abs(gb - (8e9 * 4.5 / 8 + 40e6 * 16) / 1e9) < 0.01,
-    hint="Two terms: the base with nothing trained and bits=4.5, and the adapter, all of it trained, in 32 bits. In GB: / 1e9.",
-    why="The base takes nearly all of it: fewer bits there are what counts.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# qlora_gb = (training_bytes(8e9, 0, bits=4.5) + training_bytes(40e6, 40e6)) / 1e9
-# ```
-# </details>
-#
-# ### Exercise 3.6: prompt or tune
-#
-# `lora_seconds` is what the LoRA training took, `ways` (3.1) holds the `ms per message` of each way. After how many messages has tuning paid back its time against
-# the longest prompt? Give the number, `break_even_messages`.
-
-# %% tags=["exercise"]
-break_even_messages = ...
-
-# %% tags=["check"]
-longest = max((w for name, w in ways.items() if name != "tuned"), key=lambda way: way["prompt tokens"])
-check(
-    "3.6",
-    break_even_messages,
-    lambda n: (
-        abs(n * (longest["ms per message"] - ways["tuned"]["ms per message"]) / 1000 - lora_seconds)
-        < 1 + lora_seconds / 100
-    ),
-    hint="Seconds of training / seconds saved per message; mind the milliseconds.",
-    why="Below that number of messages the prompt is cheaper, if it were good enough.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# longest = max((w for name, w in ways.items() if name != "tuned"), key=lambda way: way["prompt tokens"])
-# break_even_messages = 1000 * lora_seconds / (longest["ms per message"] - ways["tuned"]["ms per message"])
-# ```
-# </details>
-#
-# ### Exercise 3.7: a loss that listens to doubt
-#
-# The focal loss ([Lin et al. 2017](https://arxiv.org/abs/1708.02002)) gives tokens that are already likely less weight: $(1 - p)^2 \cdot (-\log p)$, where $p$ is the probability of the right token. Write
-# `focal(logits, targets)`: the mean over all tokens.
-
-# %% tags=["exercise"]
-focal = ...
-
-# %% tags=["check"]
-toy_logits, toy_targets = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-toy_p = toy_logits.softmax(-1)[:, 0]
-check(
-    "3.7",
-    focal,
-    lambda f: torch.allclose(f(toy_logits, toy_targets), ((1 - toy_p) ** 2 * -toy_p.log()).mean()),
-    hint="cross_entropy(..., reduction='none') is -log p for each token; exp of its negative is p.",
-    why="Plug it in as in 3.11: done.states through the head are the logits, done.targets the targets.",
-)
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def focal(logits, targets):
-#     each = cross_entropy(logits, targets, reduction="none")
-#     return ((1 - (-each).exp()) ** 2 * each).mean()
-# ```
-# </details>
+# A factor near 1 says that this machine does not mind. Measure one step before you start a thousand.
 #
 # ## Quiz
 #
-# 1. Why does $B$ start at zero?
-# 2. Does LoRA make the tuned model answer faster?
-# 3. Ten tasks on one device: what do you store, in full and with LoRA?
-# 4. Why did QLoRA save so little here, and why would it save much at 14 billion weights?
-# 5. A search tries 100 settings and reports the best score on the test. What is wrong?
-# 6. `olive` ended with exit code 0. Are you done?
+# 1. A search tries 100 settings and reports the best score on the test. What is wrong?
+# 2. Why does $B$ start at zero?
+# 3. Does LoRA make the tuned model answer faster?
+# 4. You lower `r` from 16 to 4 and leave `lora_alpha` as it is. Which two things have changed?
+# 5. Why is an adapter a smaller share of a large model than of a small one?
+# 6. An interval of LoRA minus full tuning goes from -3 to +2. Is LoRA as good?
+# 7. The training loss falls and falls. Are you done?
+# 8. `olive` ended with exit code 0. Are you done?
 #
 # <details><summary>Answers</summary>
 #
-# 1. So that training starts from the model as it was, not from noise on top of it.
-# 2. No. Merged it is as fast as before, unmerged a little slower.
-# 3. Ten models; or one model and ten adapters.
-# 4. The table of token vectors is a large part of a small model and stays as it is; in a large one nearly everything is in the layers.
-# 5. The best of 100 is partly luck with these very messages; choose on held-out ones and open the test once.
-# 6. Only when the model is there, loads, and was scored.
+# 1. The best of 100 is partly lucky with these very messages. Choose on held-out messages and open the test once.
+# 2. So that training starts from the model as it was, not from noise on top of it.
+# 3. No. Merged it is as fast as the base, unmerged a little slower.
+# 4. The rank and the scale, which is `lora_alpha / r`: it has become four times as large.
+# 5. A matrix grows with the product of its sides, a pair of thin ones with their sum.
+# 6. Nobody can tell: from three points worse to two points better, everything fits these messages.
+# 7. Only if the loss on messages that it does not learn from falls as well.
+# 8. Only when the model is there, loads, and was scored.
 #
 # </details>
 #
 # ## Take-aways
 #
-# - Prompt while the job still changes; tune when it repeats. Shots teach a small model the form, not the judgement.
-# - LoRA leaves the weights alone and trains new ones, a few per cent as many. Rank, scale and place are dials; turn them on held-out messages.
-# - What you gain is memory while training, and what you store and ship; the tuned model answers no faster.
-# - Compare methods on one budget and one test, with the interval of the difference; choose on held-out messages.
-# - Each job has its measure, and overlap with a reference is not a fact check.
-# - A training you cannot resume, and a tool whose exit code you trust, will cost you a night.
+# - Look at the data first: copies, leaks, the split, and the labels that the model finds least likely.
+# - Prompt while the job still changes, tune when it repeats.
+# - LoRA trains a few per cent as many weights, and saves memory and storage. Whether it is as good is a question for a paired interval.
+# - Compute memory from shapes before you start, and check the formula where you can measure.
+# - Change one setting at a time. What has chosen a setting does not judge it.
+# - Each job has its measure, and overlap with a given text does not check facts.
+# - Check that a training resumes before you need it, and that a tool left a model before you trust its exit code.
 
 # %%
-print(f"This chapter took {run.minutes:.1f} minutes and at most {measure.peak_memory() / 1e9:.1f} GB.")
+print(
+    f"This chapter took {run.minutes:.1f} minutes and at most {measure.peak_memory() / 1e9:.1f} GB. Minutes per section:"
+)
+print(", ".join(f"{section}: {minutes:.1f}" for section, minutes in sections.end().items()))
+claims.table(run.build, "03_fine_tuning")
 
 # %% [markdown]
-# **Next:** [chapter 4](04_deployment.ipynb) takes the student out of the training room.
+# **Further reading:** finding wrong labels ([Northcutt et al. 2021](https://arxiv.org/abs/1911.00068)); a LoRA that also learns the length of each row
+# ([Liu et al. 2024](https://arxiv.org/abs/2402.09353)); a loss for rare cases ([Lin et al. 2017](https://arxiv.org/abs/1708.02002)).
+#
+# **Next:** [chapter 4](04_deployment.ipynb) puts the student to work.

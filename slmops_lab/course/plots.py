@@ -240,7 +240,7 @@ class LiveCurve(TrainerCallback):
     def on_log(self, args, state, control, **kwargs):
         """Draw what the trainer has noted so far."""
         series = {}
-        for label, key in {"lessons": "loss", "held out": "eval_loss"}.items():
+        for label, key in {"trained on": "loss", "held-out": "eval_loss"}.items():
             points = [(entry["step"], entry[key]) for entry in state.log_history if key in entry]
             if points:
                 series[label] = tuple(zip(*points, strict=True))

@@ -72,7 +72,7 @@ def _sorted(records, field):
 
 
 def replies(folder, split):
-    """What a person wrote for some messages of a split: {message id: {'reply', 'summary'}}.
+    """Replies to some messages of a split, and what they come to: {message id: {'reply', 'summary'}}.
 
     Empty where the folder has no replies/SPLIT.jsonl. Raises CourseError on a line that cannot be read.
     """

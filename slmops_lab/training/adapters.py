@@ -8,6 +8,7 @@ a few megabytes on disk, and while training 12 bytes a weight besides the base a
 import copy
 from pathlib import Path
 
+import psutil
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -109,8 +110,9 @@ def tune_apart(base, config, examples, judges, chats, folder, quantization=None,
 
     base: model folder; config: of PEFT, None for full tuning; examples and judges are encoded, the latter tell the
     cost in nats; chats are answered. quantization: see `base_model.open_model`. how: `trainer.Arguments`. Keys:
-    seconds (of training), peak (bytes of the process while it trained), trained and frozen (weights), stored (bytes
-    on disk), nats, texts. Raises what `attach` and `trainer.train` raise.
+    seconds (of training), loaded (bytes of the process before it trains, when each weight was read once), peak (the
+    most bytes until the training has ended), trained and frozen (weights), stored (bytes on disk), nats, texts.
+    Raises what `attach` and `trainer.train` raise.
     """
     with measure.FreshProcess() as apart:
         return apart.call(_tune_here, str(base), config, examples, judges, chats, str(folder), quantization, how)
@@ -123,6 +125,8 @@ def _tune_here(base, config, examples, judges, chats, folder, quantization, how)
         model = attach(model, config)
     with trainer.held_still([] if how.get("train_embeddings") else trainer.tables(model)):  # as `train` will
         came_out = dict(zip(("trained", "frozen"), weights(model), strict=True))
+    generation.nats(model, tokenizer, judges[:1])  # of a mapped file only what was read counts
+    came_out["loaded"] = psutil.Process().memory_info().rss
     with measure.timed() as training:
         trainer.train(model, tokenizer, examples, label=None, **how)
     came_out |= {"seconds": training.seconds, "peak": measure.peak_memory()}

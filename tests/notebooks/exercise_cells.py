@@ -24,8 +24,9 @@ class Chapter:
         self.names = re.findall(r'check\(\n    "(\d\.\d)"', "\n".join(cell.source for cell in self._cells))
 
     def functions(self, *names):
-        """Code of functions that the chapter defines: where a check calls them, a test needs no copies."""
-        defined = {node.name: node for node in self._code.body if isinstance(node, ast.FunctionDef)}
+        """Code of functions and classes that the chapter defines: where a check uses them, a test needs no copies."""
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        defined = {node.name: node for node in self._code.body if isinstance(node, kinds)}
         return "\n\n".join(ast.unparse(defined[name]) for name in names)
 
     def solution(self, name):
