@@ -500,6 +500,19 @@ def test_an_address_that_cannot_be_served(host, port, error, said, monkeypatch):
         launch.serve(None, "0.0.0.0", port)
 
 
+def test_no_piece_of_an_answer_waits_for_an_acknowledgement(monkeypatch):
+    def accept(_, sockets):
+        address = sockets[0].getsockname()[:2]
+        with socket.create_connection(address), sockets[0].accept()[0] as accepted, sockets[0]:
+            seen.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    seen = []
+    monkeypatch.setattr(launch.uvicorn.Server, "run", accept)
+    for host in ("127.0.0.1", "::1"):
+        launch.serve(None, host, 0)
+    assert all(seen) and len(seen) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for the endpoint")
 @pytest.mark.parametrize("script", ["", "echo hello", "echo Serving at http://x/v1"])
 def test_a_process_that_does_not_start_or_does_not_stop_is_ended(script, tmp_path, monkeypatch):

@@ -1,0 +1,186 @@
+"""Answers a second: one at a time, several rows of one generator, ONNX Runtime GenAI's own `Engine`; then over HTTP.
+
+    python tests/benchmarks/batching.py [--folder MODEL] [--messages 48] [--rounds 5] [--tokens 64] [--http]
+
+All answer the same messages with the same int4 model (the student where `make course` has made one, else the base
+model), in turns, in this process; the likeliest token each time, at most --tokens of them. "One at a time" is what the
+endpoint does: it keeps what it has read of the constant beginning of the prompt. What a batch offers on a processor:
+up to four requests begin together, and nobody joins until all have ended (`genai_config.json` without a section
+"engine", or with "static_batching"). Joining needs paged attention, which the model builder makes for CUDA and WebGPU
+only. The engine reads logits of every position, our graphs give those of the last one: here they are repeated.
+
+--http: the endpoint, with 1, 2, 4 and 8 clients. Printed are medians of the rounds, and ratios to one at a time of the
+same round. Nothing else should run on the machine.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+import onnx
+import openai
+import pandas
+
+from slmops_lab import measure, settings
+from slmops_lab.deployment import export, runtime
+from slmops_lab.deployment.endpoint import launch
+from slmops_lab.operations import bench
+from slmops_lab.task import data
+from slmops_lab.training import base_model
+
+ROWS = 4  # as many as the engine's static scheduler begins together
+
+
+def for_the_engine(folder, out):
+    """A copy of a model whose logits have a row for each token that it reads: the last token's, repeated."""
+    shutil.copytree(folder, out)
+    model = onnx.load(out / "model.onnx", load_external_data=False)
+    graph, make = model.graph, onnx.helper.make_node
+    maker = next(node for node in graph.node if "logits" in node.output)
+    maker.output[list(maker.output).index("logits")] = "logits/own"
+    graph.node.extend(
+        [
+            make("Shape", ["input_ids"], ["logits/given"]),
+            make("Constant", [], ["logits/one"], value_ints=[1]),
+            make("Concat", ["logits/given", "logits/one"], ["logits/shape"], axis=0),
+            make("Expand", ["logits/own", "logits/shape"], ["logits"]),
+        ]
+    )
+    shape = next(value for value in graph.output if value.name == "logits").type.tensor_type.shape
+    shape.dim[1].Clear()
+    shape.dim[1].dim_param = "sequence_length"
+    onnx.save(model, out / "model.onnx")
+    return out
+
+
+class OneAtATime:
+    """The endpoint's way."""
+
+    def __init__(self, folder):
+        self.served = runtime.GenAIRuntime(folder)
+
+    def answer(self, chats, tokens):
+        return [self.served.generate(chat, tokens) for chat in chats]
+
+
+class Rows(OneAtATime):
+    """One generator with a row for each chat."""
+
+    def answer(self, chats, tokens):
+        groups = (chats[at : at + ROWS] for at in range(0, len(chats), ROWS))
+        return [text for group in groups for text in self.served.generate_batch(group, tokens)]
+
+
+class Engine(OneAtATime):
+    """ONNX Runtime GenAI's `Engine`, a group of requests after the other."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.og = self.served._og
+        self.engine = self.og.Engine(self.served.model)
+        self.events = self.engine.create_event_buffer(ROWS)
+
+    def answer(self, chats, tokens):
+        return [text for at in range(0, len(chats), ROWS) for text in self._group(chats[at : at + ROWS], tokens)]
+
+    def _group(self, chats, tokens):
+        made = {self._ask(chat, tokens): [] for chat in chats}
+        left = len(made)
+        while left:
+            for event in self.engine.run(self.events):
+                if event.flags & self.og.EngineEventFlags.TOKEN:
+                    made[event.request].append(event.token)
+                left -= bool(event.flags & self.og.EngineEventFlags.TURN_FINISHED)
+        for request in made:
+            request.close()
+        return [self.served.tokenizer.decode(numpy.array(ids, numpy.int32)) for ids in made.values()]
+
+    def _ask(self, chat, tokens):
+        ids, options = self.served.tokenizer.encode(self.served.prompt(chat)), self.og.RequestOptions()
+        options.set_max_session_tokens(len(ids) + tokens)
+        request = self.engine.create_request(options=options)
+        how = self.og.TurnOptions(request)
+        how.set_max_generated_tokens(tokens)
+        how.set_do_sample(False)
+        request.begin_turn(ids, how)
+        return request
+
+
+def in_process(folder, chats, rounds, tokens, scratch):
+    ways = {"one at a time": OneAtATime(folder), f"generator, {ROWS} rows": Rows(folder)}
+    ways[f"engine, {ROWS} requests"] = Engine(for_the_engine(folder, scratch / "engine"))
+    rates, texts = [], {}
+    for number in range(rounds + 1):
+        row = {}
+        for name, way in ways.items():
+            with measure.timed() as elapsed:
+                texts[name] = way.answer(chats, tokens)
+            row[name] = len(chats) / elapsed.seconds
+        if number:  # the first round warms up
+            rates.append(row)
+    rates = pandas.DataFrame(rates)
+    first = rates.columns[0]
+    for name in ways:
+        same = sum(a == b for a, b in zip(texts[name], texts[first], strict=True))
+        ratio = (rates[name] / rates[first]).median()
+        print(
+            f"{name:22} {rates[name].median():6.1f} answers/s, {ratio:.2f} times, {same} of {len(chats)} texts the same"
+        )
+
+
+def first_piece_ms(client, chat, tokens):
+    begun = time.perf_counter()
+    pieces = client.chat.completions.create(model="it", messages=chat, max_tokens=tokens, stream=True)
+    next(piece for piece in pieces if piece.choices[0].delta.content)
+    first = 1e3 * (time.perf_counter() - begun)
+    for _ in pieces:
+        pass
+    return first
+
+
+def over_http(folder, chats, rounds, tokens):
+    with launch.running(folder, "--name", "it") as (url, token):
+        client = openai.OpenAI(base_url=url, api_key=token, max_retries=0)
+        rows = []
+        for number in range(rounds + 1):
+            for clients in (1, 2, 4, 8):
+                answers = bench.load(client, "it", chats, clients, max_tokens=tokens)
+                with bench.ThreadPoolExecutor(clients) as pool:
+                    firsts = list(pool.map(lambda chat: first_piece_ms(client, chat, tokens), chats))
+                row = {"clients": clients, "answers/s": len(chats) / answers.attrs["seconds"]}
+                row |= bench.percentiles(answers["ms"]) | {"first piece, ms": statistics.median(firsts)}
+                row["other than 200"] = int((answers["status"] != 200).sum())
+                if number:
+                    rows.append(row)
+    table = pandas.DataFrame(rows).groupby("clients").median()
+    table["times one client"] = table["answers/s"] / table["answers/s"][1]
+    print(table.round(2).to_string())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--messages", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--http", action="store_true")
+    asked = parser.parse_args()
+    run = settings.start("support_desk", "smollm2-135m")
+    desk = data.load(run.dataset)
+    chats = [desk.task.messages(record["text"]) for record in desk.test[: asked.messages]]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.folder or run.artifacts / "student-int4"
+        if not folder.is_dir():
+            folder = export.to_onnx(base_model.fetch(), Path(scratch) / "base", "int4")
+        if asked.http:
+            over_http(folder, chats, asked.rounds, asked.tokens)
+        else:
+            in_process(folder, chats, asked.rounds, asked.tokens, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
