@@ -25,6 +25,8 @@ from slmops_lab.task.encoding import defuse
 STOPS, STOP_LENGTH = 4, 100  # at most so many stop texts (as OpenAI's API), of so many characters each
 # how ONNX Runtime GenAI begins a complaint about guidance; whatever else it complains about is no fault of the guidance
 GUIDANCE = ("Error creating grammar", "Error computing mask", "Unsupported guidance type", "Guidance type")
+GUIDANCE += ("Error committing tokens",)
+ITEMS = 500  # of an array in a schema at most: the library writes each into its grammar, a billion until memory ends
 ROOM = 256  # a generator that is kept has room for a multiple of so many tokens: the next message may be longer
 
 
@@ -158,6 +160,25 @@ def _guidance_blamed():
         raise CourseError(f"No answer can be guided by that: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
+def _refuse_counts(text):
+    """Raise CourseError where a JSON schema counts more than `ITEMS` items, or is nested too deeply to tell."""
+
+    def look(schema):
+        inside = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+        for name, told in inside:
+            if name in ("minItems", "maxItems") and isinstance(told, int | float) and told > ITEMS:
+                raise CourseError(f"No answer can be guided by that: {name} is {told:g}, {ITEMS} is the most.")
+            if name not in ("const", "enum", "default", "examples"):  # values, not schemas
+                look(told)
+
+    try:
+        look(json.loads(text))
+    except RecursionError:
+        raise CourseError("No answer can be guided by that: the schema is nested too deeply.") from None
+    except ValueError:  # no JSON: the library says where it ends
+        return
+
+
 def most_forced(kind, text):
     """How many tokens in a row can guidance force at most? None where that cannot be told.
 
@@ -277,6 +298,8 @@ class GenAIRuntime:
         """
         if adapter is not None and adapter not in self.names:
             raise CourseError(f"There is no adapter '{adapter}' here: {', '.join(self.names) or 'none'} was loaded.")
+        if guidance is not None and guidance[0] == "json_schema":
+            _refuse_counts(guidance[1])
         ids = self.tokenizer.encode(self.prompt(chat))
         if longest_prompt is not None and len(ids) > longest_prompt:
             raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
