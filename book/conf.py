@@ -1,6 +1,7 @@
 """Sphinx configuration: the book shows the notebooks as they were executed, and needs no network."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas
@@ -56,13 +57,34 @@ def alt_texts(app, docname, source):
     source[0] = json.dumps(notebook)
 
 
+TOOK = r"This chapter took [0-9.]+ minutes and at most [0-9.]+ GB"
+
+
+def published():
+    """What the committed notebooks say about the run that they show: Markdown, a chapter after the other."""
+    parts = []
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
+        where = notebook["metadata"].get("published")
+        parts.append(f"### {title}\n\n" + (f"*{where['date']}, {where['machine']}*" if where else "*no day noted*"))
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                said = re.findall(TOOK, "".join(output.get("text", "")))
+                parts += [f"{took}." for took in said]
+                if "claims.table(" in "".join(cell["source"]):
+                    table = "".join(output.get("data", {}).get("text/html", ""))
+                    parts.append(re.sub(r"<style.*?</style>\n|^\s*\n", "", table, flags=re.DOTALL | re.MULTILINE))
+    return "\n\n".join(filter(None, parts))
+
+
 def reports(app, docname, source):
-    """Put the tables of the last `make course` into the ledger page."""
+    """Put the ledger of the published notebooks, and that of the last `make course` here, into the ledger page."""
     if docname != "book/ledger":
         return
     build = ROOT / "build"
-    for name in ("claims.json", "timings.json"):  # a new run makes this page new
-        app.env.note_dependency(str(build / name), docname=docname)
+    for path in (build / "claims.json", build / "timings.json", *(ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        app.env.note_dependency(str(path), docname=docname)  # a new run makes this page new
     rows = claims.table(build)
     times = [
         {
@@ -72,10 +94,10 @@ def reports(app, docname, source):
         }
         for name, t in sorted(chapters.timings(build).items())
     ]
-    missing = "*This book was built without a run of the course: `make course` writes this table.*"
-    ledger = missing if rows.empty else rows.to_markdown(index=False)
-    timings = pandas.DataFrame(times).to_markdown(index=False) if times else missing
-    source[0] = source[0].replace("LEDGER", ledger).replace("TIMINGS", timings)
+    local = rows.to_markdown(index=False) if len(rows) else "`make course` writes this table on your machine."
+    timings = pandas.DataFrame(times).to_markdown(index=False) if times else ""
+    for name, text in {"PUBLISHED": published(), "LOCAL": local, "TIMINGS": timings}.items():
+        source[0] = source[0].replace(name, text)
 
 
 def setup(app):

@@ -619,7 +619,7 @@ attempts = [
     (stranger, {"messages": chats[0]}),
     (client, {"messages": novel}),
     (client, {"messages": chats[0], "response_format": colour}),
-    (client, {"messages": chats[0], "tools": []}),
+    (client, {"messages": chats[0], "logprobs": True}),
 ]
 for caller, asked in attempts:
     try:

@@ -1,20 +1,25 @@
 """Keep notebooks/*.py (what people edit) and notebooks/*.ipynb (what learners open) together.
 
 python tools/notebooks.py sync     cells from .py into .ipynb, outputs of unchanged cells kept
-python tools/notebooks.py publish  outputs of build/notebooks (from `make course`) into .ipynb
+python tools/notebooks.py publish  outputs of build/notebooks (from `make course`) into .ipynb, with day and machine
 python tools/notebooks.py derive DIR [MODEL]  copies for nbval, in which each exercise is also solved; chapters
                                    after the first start from the base model in the folder MODEL
 """
 
+import platform
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
 import jupytext
 import nbformat
+import psutil
 from jupytext.combine import combine_inputs_with_outputs
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
+
+from slmops_lab import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -48,9 +53,24 @@ def with_outputs(notebook, executed):
             if cell.source not in executed_code:  # jupytext would leave it the old cell's
                 cell.outputs, cell.execution_count = [], None
     combined.metadata = notebook.metadata
-    if "widgets" in executed.metadata:  # their state, so that they are there without a kernel
-        combined.metadata["widgets"] = executed.metadata["widgets"]
+    for kept in (
+        "widgets",
+        "published",
+    ):  # the widgets' state, so that they are there without a kernel; see `published`
+        if kept in executed.metadata:
+            combined.metadata[kept] = executed.metadata[kept]
     return combined
+
+
+def published(executed):
+    """When and on which machine a notebook was executed: its readers see other times on theirs."""
+    cores, memory = settings.threads(), psutil.virtual_memory().total / 1e9
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", told.read_text()) if told.is_file() else []
+    arithmetic = "16-bit arithmetic" if settings.fast_bf16() else "no 16-bit arithmetic"
+    processor = (names or [platform.processor() or platform.machine()])[0].strip()
+    day = date.fromtimestamp(executed.stat().st_mtime).isoformat()
+    return {"date": day, "machine": f"{processor}, {arithmetic}, {cores} cores, {memory:.0f} GB"}
 
 
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
@@ -96,6 +116,8 @@ def main(action):
         notebook = read_source(source)
         if donor.is_file():
             notebook = with_outputs(notebook, nbformat.read(donor, as_version=4))
+            if action == "publish":
+                notebook.metadata["published"] = published(donor)
         elif action == "publish":
             sys.exit(f"{donor.relative_to(ROOT)} is missing: run `make course` first.")
         nbformat.write(notebook, target)

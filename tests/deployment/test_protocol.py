@@ -99,7 +99,7 @@ NOTHING = [
     *[{name: 0} for name in ("frequency_penalty", "presence_penalty", "top_logprobs", "min_p", "mirostat", "top_k")],
     *[{name: 0.0} for name in ("frequency_penalty", "presence_penalty")],
     *[{name: False} for name in ("logprobs", "store", "parallel_tool_calls", "cache_prompt", "think", "stream")],
-    *[{name: []} for name in ("functions", "stop", "stop_token_ids", "bad_words")],
+    *[{name: []} for name in ("tools", "functions", "stop", "stop_token_ids", "bad_words")],
     *[{name: 1} for name in ("n", "repetition_penalty", "repeat_penalty", "best_of", "typical_p")],
     {"logit_bias": {}},
     {"tool_choice": "none"},

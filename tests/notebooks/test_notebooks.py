@@ -122,6 +122,34 @@ def test_a_changed_cell_loses_its_output():
     assert shown == [["0\n"], [], ["2\n"]]
 
 
+def test_day_and_machine_of_the_published_run_stay_with_the_outputs(tmp_path):
+    tools = script("notebooks")
+    file = tmp_path / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), file)
+    told = tools.published(file)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", told["date"]) and re.search(r"\d cores, \d+ GB$", told["machine"])
+    executed = nbformat.v4.new_notebook(metadata={"published": told})
+    assert tools.with_outputs(nbformat.v4.new_notebook(), executed).metadata["published"] == told
+    assert "published" not in tools.with_outputs(nbformat.v4.new_notebook(), nbformat.v4.new_notebook()).metadata
+
+
+def test_the_ledger_page_shows_the_published_run_of_each_chapter(monkeypatch, tmp_path):
+    """Without a run on this machine: what the committed notebooks have printed, with its day and machine."""
+    conf = script("../book/conf")
+    page = conf.published()
+    for notebook in NOTEBOOKS:
+        where = notebook.metadata["published"]
+        assert f"*{where['date']}, {where['machine']}*" in page
+    assert len(re.findall(r"^This chapter took [0-9.]+ minutes and at most [0-9.]+ GB\.$", page, re.MULTILINE)) == 4
+    assert page.count("<table") == page.count("</table>") == 3  # chapter 1 has no claims
+    assert not re.search(r"<table.*?\n\s*\n.*?</table>", page, re.DOTALL), "Markdown would end the table there"
+    (tmp_path / "notebooks").mkdir()
+    cells = [nbformat.v4.new_markdown_cell("# A chapter")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "01_new.ipynb")
+    monkeypatch.setattr(conf, "ROOT", tmp_path)
+    assert conf.published() == "### A chapter\n\n*no day noted*"
+
+
 def test_environment_yml_installs_the_lock():
     environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
     plain = [d for d in environment["dependencies"] if isinstance(d, str)]
