@@ -1477,9 +1477,9 @@ pass_guess = widgets.predict("After how many passes is the loss on held-out mess
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 how = {"max_steps": passes * per_pass, "learning_rate": 2e-3, "lr_scheduler_type": "constant", "callbacks": [live]}
-how |= {"logging_steps": per_pass, "eval_steps": per_pass, "report_to": "tensorboard", "judges": judges[:2]}
-how |= {"per_device_train_batch_size": 4}
-history = trained("by heart", handful, lora_config(), held_out=judges[:32], **how)["history"]
+how |= {"logging_steps": per_pass, "eval_steps": per_pass, "report_to": "tensorboard"}
+four = {"per_device_train_batch_size": 4, "held_out": judges[:32], "judges": judges[:2]}
+history = trained("by heart", handful, lora_config(), **how, **four)["history"]
 curve = history.dropna(subset="held_out")
 held_losses, own_losses = curve["held_out"].tolist(), curve["loss"].tolist()
 lowest = held_losses.index(min(held_losses))

@@ -180,7 +180,8 @@ def _reason(error, folder):
 
 
 def _card(told):
-    rows = "\n".join(f"| {name} | {value} |" for name, value in told["metrics"].items())
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in told["metrics"].items()}
+    rows = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     from_what = "\n".join(f"- {name}: {value}" for name, value in told["lineage"].items())
     return (
         f"# {told['name']} {told['version']}\n\n{told['about']}\n\n"

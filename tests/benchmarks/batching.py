@@ -1,6 +1,6 @@
-"""Answers a second: one at a time, several rows of one generator, ONNX Runtime GenAI's own `Engine`; then over HTTP.
+"""Answers a second: one at a time, several rows of one generator, ONNX Runtime GenAI's own `Engine`.
 
-    python tests/benchmarks/batching.py [--folder MODEL] [--messages 48] [--rounds 5] [--tokens 64] [--http]
+    python tests/benchmarks/batching.py [--folder MODEL] [--messages 48] [--rounds 5] [--tokens 64]
 
 All answer the same messages with the same int4 model (the student where `make course` has made one, else the base
 model), in turns, in this process; the likeliest token each time, at most --tokens of them. "One at a time" is what the
@@ -9,28 +9,23 @@ up to four requests begin together, and nobody joins until all have ended (`gena
 "engine", or with "static_batching"). Joining needs paged attention, which the model builder makes for CUDA and WebGPU
 only. The engine reads logits of every position, our graphs give those of the last one: here they are repeated.
 
---http: the endpoint, with 1, 2, 4 and 8 clients. Printed are medians of the rounds, and ratios to one at a time of the
-same round. Nothing else should run on the machine.
+Printed are medians of the rounds, and ratios to one at a time of the same round. Nothing else should run on the
+machine.
 """
 
 import argparse
 import shutil
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy
 import onnx
-import openai
 import pandas
+from endpoint_load import student_or_base
 
 from slmops_lab import measure, settings
-from slmops_lab.deployment import export, runtime
-from slmops_lab.deployment.endpoint import launch
-from slmops_lab.operations import bench
+from slmops_lab.deployment import runtime
 from slmops_lab.task import data
-from slmops_lab.training import base_model
 
 ROWS = 4  # as many as the engine's static scheduler begins together
 
@@ -132,54 +127,19 @@ def in_process(folder, chats, rounds, tokens, scratch):
         )
 
 
-def first_piece_ms(client, chat, tokens):
-    begun = time.perf_counter()
-    pieces = client.chat.completions.create(model="it", messages=chat, max_tokens=tokens, stream=True)
-    next(piece for piece in pieces if piece.choices[0].delta.content)
-    first = 1e3 * (time.perf_counter() - begun)
-    for _ in pieces:
-        pass
-    return first
-
-
-def over_http(folder, chats, rounds, tokens):
-    with launch.running(folder, "--name", "it") as (url, token):
-        client = openai.OpenAI(base_url=url, api_key=token, max_retries=0)
-        rows = []
-        for number in range(rounds + 1):
-            for clients in (1, 2, 4, 8):
-                answers = bench.load(client, "it", chats, clients, max_tokens=tokens)
-                with bench.ThreadPoolExecutor(clients) as pool:
-                    firsts = list(pool.map(lambda chat: first_piece_ms(client, chat, tokens), chats))
-                row = {"clients": clients, "answers/s": len(chats) / answers.attrs["seconds"]}
-                row |= bench.percentiles(answers["ms"]) | {"first piece, ms": statistics.median(firsts)}
-                row["other than 200"] = int((answers["status"] != 200).sum())
-                if number:
-                    rows.append(row)
-    table = pandas.DataFrame(rows).groupby("clients").median()
-    table["times one client"] = table["answers/s"] / table["answers/s"][1]
-    print(table.round(2).to_string())
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--messages", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--http", action="store_true")
     asked = parser.parse_args()
     run = settings.start("support_desk", "smollm2-135m")
     desk = data.load(run.dataset)
     chats = [desk.task.messages(record["text"]) for record in desk.test[: asked.messages]]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = asked.folder or run.artifacts / "student-int4"
-        if not folder.is_dir():
-            folder = export.to_onnx(base_model.fetch(), Path(scratch) / "base", "int4")
-        if asked.http:
-            over_http(folder, chats, asked.rounds, asked.tokens)
-        else:
-            in_process(folder, chats, asked.rounds, asked.tokens, Path(scratch))
+        folder = student_or_base(asked.folder, run, scratch)
+        in_process(folder, chats, asked.rounds, asked.tokens, Path(scratch))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def packed(tmp_path, keys):
     (model / "onnx").mkdir()
     for name in ("genai_config.json", "onnx/model.onnx", "model.onnx.data", "tokenizer.json"):
         (model / name).write_text(f"content of {name}")
-    metrics, lineage = {"exact_match": 0.7, "megabytes": 27.0}, {"data": "abc123", "parent": "teacher"}
+    metrics, lineage = {"exact_match": 0.7000000000000001, "megabytes": 27.0}, {"data": "abc123", "parent": "teacher"}
     out = tmp_path / "desk-1.2.0"
     return package.pack(model, out, "desk", "1.2.0", "Apache-2.0", metrics, lineage, keys[0], about="Sorts messages.")
 
