@@ -18,7 +18,7 @@
 # - search for settings without touching the test, and write a loss that counts some mistakes more than others;
 # - see overfitting and stop in time, resume a training that was killed, and cure one that is too large or too slow.
 #
-# **You need** chapter 2 (its teacher is made first where it is missing), two processor cores and about 5 GB of free memory. Words of the field are in
+# **You need** chapter 2 (its teacher is made first where it is missing), two processor cores and about 6 GB of free memory. Words of the field are in
 # *italics* where they appear for the first time; the [glossary](../book/glossary.md) has all of them.
 
 # %% tags=["parameters"]
