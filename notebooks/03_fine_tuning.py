@@ -1479,8 +1479,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 how = {"max_steps": passes * per_pass, "learning_rate": 2e-3, "lr_scheduler_type": "constant", "callbacks": [live]}
 how |= {"logging_steps": per_pass, "eval_steps": per_pass, "report_to": "tensorboard"}
 four = {"per_device_train_batch_size": 4, "held_out": judges[:32], "judges": judges[:2]}
-history = trained("by heart", handful, lora_config(), **how, **four)["history"]
-curve = history.dropna(subset="held_out")
+curve = trained("by heart", handful, lora_config(), **how, **four)["history"].dropna(subset="held_out")
 held_losses, own_losses = curve["held_out"].tolist(), curve["loss"].tolist()
 lowest = held_losses.index(min(held_losses))
 pass_guess.answer(lowest + 1)

@@ -142,7 +142,8 @@ def test_the_ledger_page_shows_the_published_run_of_each_chapter(monkeypatch, tm
         assert f"*{where['date']}, {where['machine']}*" in page
     assert len(re.findall(r"^This chapter took [0-9.]+ minutes and at most [0-9.]+ GB\.$", page, re.MULTILINE)) == 4
     assert page.count("<table") == page.count("</table>") == 3  # chapter 1 has no claims
-    assert not re.search(r"<table.*?\n\s*\n.*?</table>", page, re.DOTALL), "Markdown would end the table there"
+    tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert not [table for table in tables if re.search(r"\n\s*\n", table)], "Markdown would end the table there"
     (tmp_path / "notebooks").mkdir()
     cells = [nbformat.v4.new_markdown_cell("# A chapter")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "01_new.ipynb")
