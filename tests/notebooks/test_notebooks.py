@@ -151,6 +151,30 @@ def test_the_ledger_page_shows_the_published_run_of_each_chapter(monkeypatch, tm
     assert conf.published() == "### A chapter\n\n*no day noted*"
 
 
+def test_jupyterlab_opens_the_notebook_and_leaves_the_source_alone(tmp_path):
+    """Paired files would not open where the .ipynb is the newer one, and would put a learner's answers into the .py."""
+    import os
+    import shutil
+
+    from jupytext import TextFileContentsManager  # what JupyterLab reads and writes notebooks with
+
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for file in (SOURCES[0], SOURCES[0].with_suffix(".ipynb")):
+        shutil.copy(file, tmp_path / "notebooks")
+    source = tmp_path / "notebooks" / SOURCES[0].name
+    os.utime(source, (0, 0))
+    manager = TextFileContentsManager()
+    manager.root_dir = str(tmp_path)
+    path = f"notebooks/{IDS[0]}.ipynb"
+    model = manager.get(path)
+    assert len(model["content"]["cells"]) == len(NOTEBOOKS[0].cells)
+    model["content"]["cells"][0]["source"] = "my own notes"
+    manager.save(model, path)
+    assert source.read_bytes() == SOURCES[0].read_bytes()
+    assert "my own notes" in source.with_suffix(".ipynb").read_text()
+
+
 def test_environment_yml_installs_the_lock():
     environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
     plain = [d for d in environment["dependencies"] if isinstance(d, str)]
