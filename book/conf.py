@@ -25,6 +25,7 @@ include_patterns = ["book/*.md", "notebooks/*.ipynb"]
 html_theme = "sphinx_book_theme"
 html_title = project
 html_theme_options = {"navbar_persistent": [], "show_toc_level": 2}
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system; else the theme complains on each page
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
 html_js_files = ["reading.js"]
