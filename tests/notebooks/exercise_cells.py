@@ -51,8 +51,3 @@ class Chapter:
         at = next(i for i, (kind, source) in enumerate(kinds) if kind == "check" and f'"{name}"' in source)
         assert kinds[at - 1][0] == "exercise"
         return kinds[at - 1][1], kinds[at][1], SOLUTION.search(kinds[at + 1][1]).group(1)
-
-
-def listed(answers):
-    """{name of an exercise: [code]} -> pairs of the two, for `parametrize`."""
-    return [(name, answer) for name in answers for answer in answers[name]]

@@ -10,9 +10,8 @@ import random
 from types import SimpleNamespace
 
 import numpy
-import pytest
 import torch
-from exercise_cells import Chapter, listed
+from exercise_cells import Chapter
 
 from slmops_lab.task import data
 
@@ -66,17 +65,6 @@ def stand_ins():
 
 
 CHAPTER = Chapter("03_fine_tuning", stand_ins)
-passes = CHAPTER.passes
-
-
-def test_there_are_five():
-    assert CHAPTER.names == ["3.1", "3.2", "3.3", "3.4", "3.5"] and set(WRONG) == set(CHAPTER.names)
-
-
-@pytest.mark.parametrize("name", CHAPTER.names)
-def test_the_solution_passes_and_the_stub_does_not(name):
-    assert passes(name, CHAPTER.solution(name))
-    assert not passes(name, "")
 
 
 BY_KEY = """
@@ -272,13 +260,3 @@ WRONG = {
         "stops = (4, 2)",
     ],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), listed(RIGHT))
-def test_more_than_one_way_is_right(name, answer):
-    assert passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer"), listed(WRONG))
-def test_a_plausible_wrong_answer_is_refused(name, answer):
-    assert not passes(name, answer)

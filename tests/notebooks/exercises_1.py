@@ -7,10 +7,9 @@ trained and no model is loaded.
 from types import SimpleNamespace
 
 import numpy
-import pytest
 import sympy
 import torch
-from exercise_cells import Chapter, listed
+from exercise_cells import Chapter
 
 
 def tiny():
@@ -57,24 +56,13 @@ def stand_ins():
 
 
 CHAPTER = Chapter("01_introduction", stand_ins)
-passes = CHAPTER.passes
 
 
-def test_there_are_five():
-    assert CHAPTER.names == ["1.1", "1.2", "1.3", "1.4", "1.5"] and set(WRONG) == set(CHAPTER.names)
-
-
-@pytest.mark.parametrize("name", CHAPTER.names)
-def test_the_solution_passes_and_the_stub_does_not(name):
-    assert passes(name, CHAPTER.solution(name))
-    assert not passes(name, "")
-
-
-def test_more_than_one_way_is_right():
-    assert passes("1.1", "my_labels = ('refund', 'exchange', 'refund', 'late', 'lost')"), "one message may be disputed"
-    assert passes("1.2", "memory_for = lambda p, b, n, w, t, u: p * b // 8 + 4 * n * w * t * u")
-    assert passes("1.4", "refused = lambda f, m: {n for n in m if not (f.get(n) is not None and f[n] <= m[n])}")
-
+RIGHT = {
+    "1.1": ["my_labels = ('refund', 'exchange', 'refund', 'late', 'lost')"],  # one message may be disputed
+    "1.2": ["memory_for = lambda p, b, n, w, t, u: p * b // 8 + 4 * n * w * t * u"],
+    "1.4": ["refused = lambda f, m: {n for n in m if not (f.get(n) is not None and f[n] <= m[n])}"],
+}
 
 ROUNDING = """
 def rounded(weight, bits, block=32):
@@ -146,8 +134,3 @@ WRONG = {
         "messages_a_day = cloud - owned",
     ],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), listed(WRONG))
-def test_a_plausible_wrong_answer_is_refused(name, answer):
-    assert not passes(name, answer)

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import numpy
 import pandas
-import pytest
 import torch
-from exercise_cells import Chapter, listed
+from exercise_cells import Chapter
 from torch.nn.functional import kl_div
 
 from slmops_lab.evaluation import intervals, scoring
@@ -128,17 +127,6 @@ def stand_ins():
 
 
 CHAPTER = Chapter("02_distillation", stand_ins)
-passes = CHAPTER.passes
-
-
-def test_there_are_five():
-    assert CHAPTER.names == ["2.1", "2.2", "2.3", "2.4", "2.5"] and set(WRONG) == set(CHAPTER.names)
-
-
-@pytest.mark.parametrize("name", CHAPTER.names)
-def test_the_solution_passes_and_the_stub_does_not(name):
-    assert passes(name, CHAPTER.solution(name))
-    assert not passes(name, "")
 
 
 BETWEEN = """
@@ -315,13 +303,3 @@ WRONG = {
         "frontier = ['student, 4 bits', 'teacher, 4 bits']",
     ],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), listed(RIGHT))
-def test_more_than_one_way_is_right(name, answer):
-    assert passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer"), listed(WRONG))
-def test_a_plausible_wrong_answer_is_refused(name, answer):
-    assert not passes(name, answer)
