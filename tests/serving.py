@@ -2,12 +2,29 @@
 
 import socket
 import threading
+import time
 
+import httpx
 import openai
 import uvicorn
 
 CHAT = [{"role": "user", "content": "where is TT-48213? mail a@b.cd"}]
 TOKEN = "a secret"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def until(condition):
+    """Wait for something that happens in another thread."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def metric(served, name):
+    """The sum of the samples whose line in the metrics begins so."""
+    lines = httpx.get(f"{served.url}/metrics", headers=BEARER).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 class Making:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
@@ -18,21 +17,13 @@ import pytest
 import schemathesis
 from conftest import GUARD
 from hypothesis import HealthCheck, settings
-from serving import CHAT, TOKEN, InThread, Making, Slow
+from serving import CHAT, TOKEN, InThread, Making, Slow, metric, until
 from typer.testing import CliRunner
 
 from slmops_lab.course import cli
 from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import launch, observability, protocol, server
 from slmops_lab.errors import CourseError
-
-
-def until(condition):
-    """Wait for something that happens in another thread."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -210,7 +201,7 @@ def test_who_comes_to_a_full_queue_is_told_when_to_come_back_and_nobody_accepted
         accepted = [threading.Thread(target=ask) for _ in range(3)]  # one runs, two wait
         for thread in accepted:
             thread.start()
-        until(lambda: inside(served) == 3)
+        until(lambda: metric(served, "slmops_requests_inside ") == 3)
         with pytest.raises(openai.RateLimitError, match="requests are waiting") as refused:
             client.chat.completions.create(model="m", messages=CHAT)
         assert int(refused.value.response.headers["retry-after"]) >= 1
@@ -244,7 +235,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(slow, stream):
         until(lambda: slow.asked)
         with pytest.raises(openai.APITimeoutError):
             served.client().with_options(timeout=0.5).chat.completions.create(model="m", messages=CHAT, stream=stream)
-        until(lambda: inside(served) == 1)
+        until(lambda: metric(served, "slmops_requests_inside ") == 1)
         seen = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
         assert 'slmops_requests_refused_total{reason="client_left"} 1.0' in seen
         slow.go.set()
@@ -313,12 +304,6 @@ def test_an_adapter_is_a_model_of_its_own():
     assert "temperature" not in fast.asked[1]
 
 
-def inside(served):
-    """Requests that wait or run, as the metrics tell."""
-    text = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
-    return float(text.split("\nslmops_requests_inside ")[1].split()[0])
-
-
 class Broken(Slow):
     """Fails at once (pieces None), before its first piece or after it."""
 
@@ -348,7 +333,7 @@ def test_a_fault_of_the_runtime_is_the_servers(kind, pieces, stream, caplog):
         told_inside = stream and pieces == ["begun"]
         assert told_inside or failed.value.status_code == 500
         assert failed.value.code == "internal_error" and "secret" not in str(failed.value.body)
-        assert inside(served) == 0
+        assert metric(served, "slmops_requests_inside ") == 0
     assert "/secret/path" in caplog.text, "who runs it is told"
 
 
@@ -363,7 +348,7 @@ def test_what_the_client_did_wrong_is_a_400(error, code, param):
     with InThread(server.application(Broken(error, None), "m", TOKEN)) as served:
         with pytest.raises(openai.BadRequestError, match=str(error)) as refused:
             served.client().chat.completions.create(model="m", messages=CHAT, stream=True)
-        assert (refused.value.code, refused.value.param, inside(served)) == (code, param, 0)
+        assert (refused.value.code, refused.value.param, metric(served, "slmops_requests_inside ")) == (code, param, 0)
 
 
 def test_one_thread_reads_each_prompt_once(tiny_onnx):
@@ -408,7 +393,7 @@ def test_a_client_that_does_not_read_holds_no_place(ends, seconds, cut_off, monk
         with InThread(server.application(much, "m", TOKEN, protocol.Limits(seconds=seconds))) as served:
             with request(served, stream=True):
                 until(lambda: much.left)
-                until(lambda: inside(served) == 0)
+                until(lambda: metric(served, "slmops_requests_inside ") == 0)
                 until(lambda: not (cut_off and served.server.server_state.tasks))  # nothing waits for it for ever
     finally:
         much.go.set()

@@ -12,14 +12,13 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from openai.types.shared import ErrorObject
-from serving import CHAT, TOKEN, InThread, Slow
+from serving import BEARER, CHAT, TOKEN, InThread, Slow, metric, until
 from sse_starlette.sse import AppStatus
 
 from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import launch, observability, protocol, server
 from slmops_lab.errors import CourseError
 
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ROUTE = "/v1/chat/completions"
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": ["warm", "cold"]}}, "required": ["kind"]}
@@ -80,19 +79,6 @@ def exactly(kind, told):
         inside = [item for field in fields for item in (field if isinstance(field, list) else [field])]
         open_ones += [item for item in inside if hasattr(item, "model_extra")]
     return made
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-def metric(served, name):
-    """The value of the metric's first sample."""
-    text = httpx.get(f"{served.url}/metrics", headers=BEARER).text
-    return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
 
 
 NOTHING = [

@@ -230,6 +230,7 @@ BROKEN = [
     ("json_schema", "{"),
     ("json_schema", '{"type": "object", "properties": {"x": {"type": "array", "minItems": 501}}}'),
     ("json_schema", '{"anyOf": [{"type": "array", "maxItems": 1e300}]}'),
+    ("json_schema", '{"properties": {"default": {"type": "array", "minItems": 1' + "0" * 400 + "}}}"),
     ("json_schema", '{"items": ' * 5000 + "{}" + "}" * 5000),
     ("lark_grammar", "a b"),
     ("xml", "a"),

@@ -2,9 +2,9 @@
 
 Routes, fields and errors as in https://platform.openai.com/docs/api-reference/chat; what is not
 supported is refused; only names, descriptions and labels are not looked at. One thread reads prompts and generates,
-one request at a time, and keeps what it has read of the constant beginning of the prompt. Batches would be slower here:
-on a processor ONNX Runtime GenAI's `Engine` and generators of several rows read each prompt anew, begin together and
-end together (tests/benchmarks/batching.py measures it). Others wait in a queue of limited length. What the client did
+one request at a time, and keeps what it has read of the constant beginning of the prompt. Batches were slower on two
+cores with short answers: ONNX Runtime GenAI's `Engine` and generators of several rows read each prompt anew, begin
+together and end together (tests/benchmarks/batching.py). Others wait in a queue of limited length. What the client did
 wrong is a 4xx with the reason; what fails here is a 500 that says no more than that.
 Each answer has an x-request-id, which is also in the logs. A client that leaves ends its work, so its own time-out has
 to be longer than `Limits.seconds`: who gives up earlier and asks again begins at the end of the queue.
