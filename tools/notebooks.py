@@ -53,10 +53,7 @@ def with_outputs(notebook, executed):
             if cell.source not in executed_code:  # jupytext would leave it the old cell's
                 cell.outputs, cell.execution_count = [], None
     combined.metadata = notebook.metadata
-    for kept in (
-        "widgets",
-        "published",
-    ):  # the widgets' state, so that they are there without a kernel; see `published`
+    for kept in ("widgets", "published"):  # the former have a state, so that they are there without a kernel
         if kept in executed.metadata:
             combined.metadata[kept] = executed.metadata[kept]
     return combined

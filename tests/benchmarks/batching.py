@@ -13,7 +13,6 @@ Printed are medians of the rounds, and ratios to one at a time of the same round
 machine.
 """
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,11 +20,10 @@ from pathlib import Path
 import numpy
 import onnx
 import pandas
-from endpoint_load import student_or_base
+from endpoint_load import begin, student_or_base
 
-from slmops_lab import measure, settings
+from slmops_lab import measure
 from slmops_lab.deployment import runtime
-from slmops_lab.task import data
 
 ROWS = 4  # as many as the engine's static scheduler begins together
 
@@ -128,17 +126,9 @@ def in_process(folder, chats, rounds, tokens, scratch):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--messages", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64)
-    asked = parser.parse_args()
-    run = settings.start("support_desk", "smollm2-135m")
-    desk = data.load(run.dataset)
-    chats = [desk.task.messages(record["text"]) for record in desk.test[: asked.messages]]
+    asked, _, chats = begin(__doc__, "--tokens", 64)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = student_or_base(asked.folder, run, scratch)
+        folder = student_or_base(asked, scratch)
         in_process(folder, chats, asked.rounds, asked.tokens, Path(scratch))
 
 

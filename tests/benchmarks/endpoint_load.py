@@ -32,9 +32,21 @@ from slmops_lab.training import base_model
 TOKENS, CLIENTS, PARTS = 64, (1, 2, 4, 8), 20
 
 
-def student_or_base(folder, run, scratch):
+def begin(about, option, default):
+    """(options of the command, the course's data, chats): with --folder, --messages, --rounds and one of its own."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--folder", type=Path)
+    for name, number in {"--messages": 48, "--rounds": 5, option: default}.items():
+        parser.add_argument(name, type=int, default=number)
+    asked = parser.parse_args()
+    asked.run = settings.start("support_desk", "smollm2-135m")
+    desk = data.load(asked.run.dataset)
+    return asked, desk, [desk.task.messages(record["text"]) for record in desk.test[: asked.messages]]
+
+
+def student_or_base(asked, scratch):
     """The int4 model to measure with: the given one, the student of a run, or the base model, converted."""
-    folder = folder or run.artifacts / "student-int4"
+    folder = asked.folder or asked.run.artifacts / "student-int4"
     return folder if folder.is_dir() else export.to_onnx(base_model.fetch(), Path(scratch) / "base", "int4")
 
 
@@ -80,17 +92,9 @@ def growth(client, base, token, chats, requests):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--messages", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=2_000)
-    asked = parser.parse_args()
-    run = settings.start("support_desk", "smollm2-135m")
-    desk = data.load(run.dataset)
-    chats = [desk.task.messages(record["text"]) for record in desk.test[: asked.messages]]
+    asked, desk, chats = begin(__doc__, "--requests", 2_000)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = student_or_base(asked.folder, run, scratch)
+        folder = student_or_base(asked, scratch)
         with launch.running(folder, "--name", "it") as (url, token):
             client = openai.OpenAI(base_url=url, api_key=token, max_retries=0)
             crowds(client, chats, asked.rounds)
