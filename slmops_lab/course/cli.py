@@ -15,13 +15,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from slmops_lab import settings
-from slmops_lab.course import chapters
+from slmops_lab.course import chapters, step_commands
 from slmops_lab.deployment.endpoint import launch, protocol, server
 from slmops_lab.errors import CourseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data folders.")
 app.add_typer(data_app, name="data")
+step_app = typer.Typer(no_args_is_help=True, help="One step on the way from messages to a signed model.")
+app.add_typer(step_app, name="step")
+step_commands.add_to(step_app)
 out = Console(soft_wrap=True)
 
 
@@ -189,6 +192,34 @@ def release_gate(
         failed = ", ".join(rows.index[~rows["passed"]])
         raise CourseError(f"{told['name']} {told['version']} may not go to '{profile}': {failed}.")
     print(f"{told['name']} {told['version']} may go to '{profile}'.")
+
+
+@app.command()
+def make(
+    csv: Annotated[Path, typer.Argument(help="messages; rows without a label are for the teacher to label")],
+    text_column: Annotated[str, typer.Option()],
+    label_column: Annotated[str, typer.Option()],
+    to: Annotated[Path, typer.Option("--out", help="folder for the package, the report and the work")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="how long it may take, about")] = 15.0,
+    test: Annotated[Path | None, typer.Option(help="CSV with the test messages, else a fifth is held out")] = None,
+    labelled: Annotated[int | None, typer.Option(help="keep N labels, the teacher writes the rest")] = None,
+    html: Annotated[bool, typer.Option("--html", help="the texts are HTML: keep their words only")] = False,
+    base: Annotated[str, typer.Option(help="base model: name, folder or hub id")] = "smollm2-135m",
+    layers: Annotated[int | None, typer.Option(help="of the student, else a third of the base model's")] = None,
+    budgets: Annotated[Path | None, typer.Option(help="YAML file with a budget per profile")] = None,
+    profile: Annotated[str | None, typer.Option(help="which of the budgets")] = None,
+    version: Annotated[str, typer.Option()] = "1.0.0",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+):
+    """From labelled messages to a signed model that can be served, with a report; goes on where it was stopped."""
+    import re
+
+    from slmops_lab.operations import pipeline
+
+    given = {key: value for key, value in locals().items() if key not in ("to", "re", "pipeline")}
+    name = re.sub(r"\W+", "_", csv.stem).strip("_").lower() or "messages"
+    packed = pipeline.make(to, given | {"csv": csv, "name": name}, lambda line: print(line, flush=True))
+    print(f"Report: {to / 'report.html'}\nServe it with: slmops serve {packed}")
 
 
 @data_app.command("check")

@@ -66,7 +66,7 @@ def pack(model, out, name, version, license, metrics, lineage, private_key, abou
     if not (model / "genai_config.json").is_file():
         raise CourseError(f"{model.name} is no ONNX Runtime GenAI model: it has no genai_config.json.")
     with atomic_folder(out.resolve()) as folder:
-        made_anew = {SIGNATURE, "manifest.json"}  # of an earlier package, of the course
+        made_anew = {SIGNATURE, "manifest.json", "step.json"}  # of an earlier package, of the course, of a step
         ignored = lambda place, _: made_anew if Path(place) == model else ()  # noqa: E731
         shutil.copytree(model, folder, dirs_exist_ok=True, ignore=ignored)
         made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -45,25 +45,29 @@ class Imported:
     notes: list  # sentences: what was read, left out, changed, and what looks wrong
 
 
-def import_csv(path, text_column, label_column, out, test=None, labelled=None, seed=0, html=False):
+def import_csv(
+    path, text_column, label_column, out, test=None, labelled=None, seed=0, html=False, name=None, unlabelled=False
+):
     """Make a data folder with one enum field out of a CSV file, whole or not at all; returns an `Imported`.
 
     path, test: CSV files with a header, UTF-8; the header line tells the separator. Without `test`, a fifth of
     the messages is held out, some of every label. `labelled` keeps that many labelled messages for training,
-    spread over the labels; the others become the pool. html: the texts are HTML, keep their words.
+    spread over the labels; the others become the pool. unlabelled: so do rows of `path` without a label.
+    html: the texts are HTML, keep their words. name: of the task, else the folder's.
     Left out are rows without a text or a label, with more cells than the header or a text longer than
     `data.LONGEST` bytes, all rows of a text that has two labels, repetitions, and what the test has, too.
     Raises CourseError where a file cannot be read, a column is missing, labels are too few or too many for
     this, `labelled` does not fit, and where `out` exists.
     """
-    out, notes, held_out = Path(out), [], None
+    out, notes, held_out, without = Path(out), [], None, [] if unlabelled else None
     if out.exists():
         raise CourseError(f"{out} exists already: remove it or give another --out.")
     if text_column == label_column:
         raise CourseError(f"The text and the label cannot be the same column '{text_column}'.")
     if test:
         held_out = _read(test, text_column, label_column, html, notes, seed)
-    rows = _read(path, text_column, label_column, html, notes, seed, () if held_out is None else held_out["key"])
+    taken = () if held_out is None else held_out["key"]
+    rows = _read(path, text_column, label_column, html, notes, seed, taken, without)
     if problem := _problem(rows, label_column, held_out):
         raise CourseError(f"{problem}. {notes[-1].replace(': imported', ': kept')}")
     if held_out is None:
@@ -73,11 +77,14 @@ def import_csv(path, text_column, label_column, out, test=None, labelled=None, s
         told = f"the {len(values)} labels need one message each, and {len(rows)} are left to train on"
         raise CourseError(f"--labelled must be from {len(values)} to {len(rows)}: {told}.")
     train, pool = _spread(rows, labelled or len(rows))
+    pool = pandas.concat([pool, *(without or ())])
     # again, because whoever takes from every label in turn leaves both parts with another mixture at either end
     splits = {split: _shuffled(part, seed) for split, part in {"train": train, "test": held_out, "pool": pool}.items()}
     field = AROUND.sub("", label_column) or "label"
     with atomic_folder(out) as folder:
-        write_json(folder / "schema.json", {"name": out.name, "fields": {field: {"type": "enum", "values": values}}})
+        write_json(
+            folder / "schema.json", {"name": name or out.name, "fields": {field: {"type": "enum", "values": values}}}
+        )
         for split, part in splits.items():
             _write(folder, split, part, field)
         if problems := data.check(folder):
@@ -87,8 +94,11 @@ def import_csv(path, text_column, label_column, out, test=None, labelled=None, s
     return Imported(data.load(out), labels, [*notes, *_warnings(labels, [*rows["text"], *held_out["text"]], html)])
 
 
-def _read(path, text_column, label_column, html, notes, seed, taken=()):
-    """The rows to keep, shuffled: a frame with line, text, label and key. Adds to the notes."""
+def _read(path, text_column, label_column, html, notes, seed, taken=(), without=None):
+    """The rows to keep, shuffled: a frame with line, text, label and key. Adds to the notes.
+
+    without: a list that gains one such frame, of the rows without a label, which count as kept then.
+    """
     frame = pandas.DataFrame(
         _rows(path, text_column, label_column, notes), columns=["line", "text", "label", "why"], dtype=object
     )
@@ -116,8 +126,12 @@ def _read(path, text_column, label_column, html, notes, seed, taken=()):
         "with two labels": labels.transform("nunique").gt(1),
     }.items():
         frame.loc[hit.index[hit], "why"] = reason
-    kept, left_out = frame[frame["why"].eq("")], frame[frame["why"].ne("")].groupby("why", sort=False)["line"]
-    said = f"{len(kept):,} of {len(frame):,} rows"
+    kept = frame[frame["why"].eq("")]
+    if without is not None:
+        more = frame[frame["why"].eq("without a label")].drop_duplicates("key")
+        without.append(_shuffled(more[~more["key"].isin([*kept["key"], *taken])], seed))
+    left_out = frame[frame["why"].ne("")].drop(without[0].index if without else []).groupby("why", sort=False)["line"]
+    said = f"{len(kept):,} of {len(frame):,} rows" + (f" and {len(without[0]):,} without a label" if without else "")
     if len(left_out):
         said += ": " + ", ".join(f"{len(lines):,} {why}" for why, lines in left_out)
         said += "; left out " + ", ".join(f"{_lines(lines)} ({why})" for why, lines in left_out)

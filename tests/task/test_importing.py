@@ -349,3 +349,19 @@ def test_any_text_makes_a_folder_or_one_sentence(content, labelled, html):
         else:
             assert data.check(out) == []
             assert (made.labels[["train", "test"]] > 0).all(axis=None)
+
+
+def test_rows_without_a_label_are_left_out_or_become_the_pool(tmp_path):
+    (tmp_path / "in.csv").write_text(GOOD + "new,\nnew,\nText 3,\n,\nother, \n", encoding="utf-8")
+    columns = ("message", "label")
+    without = importing.import_csv(tmp_path / "in.csv", *columns, tmp_path / "without")
+    assert not without.dataset.pool and "4 without a label" in without.notes[0]
+    made = importing.import_csv(tmp_path / "in.csv", *columns, tmp_path / "made", unlabelled=True, name="desk")
+    # said twice, known with a label, no text: only two are left
+    assert {record["text"] for record in made.dataset.pool} == {"new", "other"}
+    assert made.dataset.task.name == "desk" and data.check(tmp_path / "made") == []
+    assert "imported 20 of 25 rows and 2 without a label: " in made.notes[0]
+    test = tmp_path / "test.csv"
+    test.write_text("message,label\nNEW,l0\nmore,l1\n", encoding="utf-8")
+    made = importing.import_csv(tmp_path / "in.csv", *columns, tmp_path / "tested", test, unlabelled=True)
+    assert {record["text"] for record in made.dataset.pool} == {"other"}  # the other is in the test

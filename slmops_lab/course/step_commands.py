@@ -1,0 +1,57 @@
+"""`slmops step ...`: one command for each step of `operations.steps`, made from its settings."""
+
+import inspect
+import types
+from pathlib import Path
+from typing import Annotated, Union, get_args, get_origin
+
+import typer
+
+from slmops_lab.operations import steps
+
+
+def add_to(app):
+    """Give a typer application a command for each step."""
+    for step in steps.STEPS.values():
+        app.command(step.name, help=step.about)(_command(step))
+
+
+def _command(step):
+    def command(**given):
+        inputs, out = given.pop("inputs"), given.pop("out")
+        done = steps.run(step.name, inputs, out, {key: value for key, value in given.items() if value is not None})
+        for name, fact in done.facts.items():
+            for line in fact if name in ("notes", "reasons") else [fact]:
+                print(f"{name}: {line}")
+        print(f"{out}: {'kept, it was made before' if done.kept else f'made in {done.seconds / 60:.1f} minutes'}.")
+        if done.facts.get("passed") is False:
+            raise typer.Exit(1)
+
+    wanted = ", ".join([*step.needs, *(f"{kind} (if there is one)" for kind in step.may)])
+    more = {
+        "inputs": (list[Path], typer.Option("--in", help=f"repeatable: {wanted}"), inspect.Parameter.empty),
+        "out": (
+            Path,
+            typer.Option("--out", help=f"the folder to make, {steps.MAKES[step.name]}"),
+            inspect.Parameter.empty,
+        ),
+    }
+    for name, setting in step.settings.model_fields.items():
+        plain = _plain(setting.annotation)
+        default = inspect.Parameter.empty if setting.is_required() else setting.default
+        more[name] = (plain if setting.is_required() or default is not None else plain | None, typer.Option(), default)
+    command.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+            for name, (kind, option, default) in more.items()
+        ]
+    )
+    command.__annotations__ = {name: Annotated[kind, option] for name, (kind, option, _) in more.items()}
+    return command
+
+
+def _plain(kind):
+    """int of `Annotated[int, ...] | None`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return _plain(next(one for one in get_args(kind) if one is not type(None)))
+    return _plain(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
