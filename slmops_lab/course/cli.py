@@ -210,16 +210,40 @@ def make(
     profile: Annotated[str | None, typer.Option(help="which of the budgets")] = None,
     version: Annotated[str, typer.Option()] = "1.0.0",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    azure: Annotated[
+        str | None,
+        typer.Option(help="name of an Azure ML compute: write the same steps for it to OUT/azure, run nothing"),
+    ] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="with --azure: send it, which costs money")] = False,
 ):
     """From labelled messages to a signed model that can be served, with a report; goes on where it was stopped."""
+    given = {key: value for key, value in locals().items() if key not in ("to", "azure", "submit")}
     import re
 
     from slmops_lab.operations import pipeline
 
-    given = {key: value for key, value in locals().items() if key not in ("to", "re", "pipeline")}
     name = re.sub(r"\W+", "_", csv.stem).strip("_").lower() or "messages"
+    if azure or submit:
+        return _for_azure(given | {"csv": csv, "name": name}, to / "azure", azure, submit)
     packed = pipeline.make(to, given | {"csv": csv, "name": name}, lambda line: print(line, flush=True))
     print(f"Report: {to / 'report.html'}\nServe it with: slmops serve {packed}")
+
+
+def _for_azure(given, to, compute, submit):
+    from slmops_lab.operations import cloud, cloud_pipeline, pipeline
+
+    if not compute:
+        raise CourseError("--submit sends what --azure COMPUTE writes: give the name of a compute of your workspace.")
+    file = cloud_pipeline.render(pipeline.load(pipeline.TEMPLATE), given, to, compute)
+    job = cloud_pipeline.read(file)
+    print(f"{file}: {len(job.jobs)} steps; the signing stays at home (slmops step package).")
+    if submit:
+        name = cloud.submit(job)
+        print(
+            f"Sent as {name}."
+            if name
+            else f"Nothing was sent: no workspace is configured ({', '.join(cloud.WORKSPACE)})."
+        )
 
 
 @data_app.command("check")

@@ -1,9 +1,8 @@
 """`slmops step ...`: one command for each step of `operations.steps`, made from its settings."""
 
 import inspect
-import types
 from pathlib import Path
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated
 
 import typer
 
@@ -37,7 +36,7 @@ def _command(step):
         ),
     }
     for name, setting in step.settings.model_fields.items():
-        plain = _plain(setting.annotation)
+        plain = steps.plain_type(setting.annotation)
         default = inspect.Parameter.empty if setting.is_required() else setting.default
         more[name] = (plain if setting.is_required() or default is not None else plain | None, typer.Option(), default)
     command.__signature__ = inspect.Signature(
@@ -48,10 +47,3 @@ def _command(step):
     )
     command.__annotations__ = {name: Annotated[kind, option] for name, (kind, option, _) in more.items()}
     return command
-
-
-def _plain(kind):
-    """int of `Annotated[int, ...] | None`."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return _plain(next(one for one in get_args(kind) if one is not type(None)))
-    return _plain(get_args(kind)[0]) if get_origin(kind) is Annotated else kind

@@ -19,8 +19,8 @@ SECRET = re.compile(r"key|secret|token$|password|credential", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Without a warning for every experimental class, and for the SDK's own use of marshmallow."""
+def quietly():
+    """Inside, the SDK says nothing: it warns for each experimental class, and about its own use of marshmallow."""
     with warnings.catch_warnings(action="ignore"):
         import azure.ai.ml  # noqa: F401  sets its logger's level, so ours comes after it
 
@@ -42,7 +42,7 @@ def chat_lines(task, records):
     return "".join(lines)
 
 
-@_quiet()
+@quietly()
 def distillation_job(
     name, teacher, teacher_url, student, training_data, validation_data, max_tokens=64, hyperparameters=None
 ):
@@ -79,13 +79,24 @@ def distillation_job(
     )
 
 
-@_quiet()
+@quietly()
 def what_is_sent(job):
     """The body of the request that would create the job, as a dict; whatever looks like a secret is blanked."""
     return _without_secrets(job._to_rest_object().as_dict())
 
 
-@_quiet()
+# What a refusal means for whoever reads it, by the status of the service's answer
+CURES = {
+    401: "the sign-in has expired or is of another tenant: sign in again (az login)",
+    403: "the identity may not do this in the workspace: ask for the role AzureML Data Scientist",
+    404: "something that it names is not there: check the workspace, the compute and the data assets",
+    409: "there is one of that name already: give another name or version",
+    429: "too many requests: wait a minute and send it again",
+}
+QUOTA = re.compile(r"quota|not enough (cores|capacity)", re.IGNORECASE)
+
+
+@quietly()
 def submit(job, client=None):
     """Create the job; returns its name as the service knows it, or None where no workspace is configured.
 
@@ -101,8 +112,21 @@ def submit(job, client=None):
     try:
         return client.jobs.create_or_update(job).name
     except AzureError as error:
-        reason = " ".join(str(error.message).split())[:200]
-        raise CourseError(f"Azure did not take the job '{job.name}': {reason}") from None
+        raise CourseError(f"Azure did not take the job '{job.display_name or job.name}': {refusal(error)}") from None
+
+
+def refusal(error):
+    """An error of Azure's client as one clause: what the service said, and what to do about it."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    first = (str(error.message).strip().splitlines() or [type(error).__name__])[0]  # the others say it again
+    said = " ".join(first.split())[:200].rstrip(".")
+    status = 401 if isinstance(error, ClientAuthenticationError) else getattr(error, "status_code", None)
+    if QUOTA.search(said):
+        return f"{said} (ask for a higher quota, or name a smaller compute)."
+    if status in CURES:
+        return f"{said} ({CURES[status]})."
+    return f"{said}." if not status or status < 500 else f"{said} (the service itself fails: try again later)."
 
 
 def _workspace():

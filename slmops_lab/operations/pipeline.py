@@ -94,11 +94,11 @@ def run(graph, parameters, folder, say=print):
     """
     given = {}
     for name, node in graph.steps.items():
-        filled = {key: _filled(value, parameters) for key, value in node.settings.items()}
+        filled = {key: filled(value, parameters) for key, value in node.settings.items()}
         given[name] = {key: value for key, value in filled.items() if value is not None}
         steps.check(steps.STEPS[node.step], given[name])
     for name, node in graph.steps.items():
-        inputs = [_filled(one, parameters) if one.startswith("$") else folder / one for one in node.reads]
+        inputs = [filled(one, parameters) if one.startswith("$") else folder / one for one in node.reads]
         done = steps.run(node.step, inputs, folder / name, given[name])
         say(
             f"{name}: {'kept, it was made before' if done.kept else f'{done.seconds / 60:.1f} min'}{_short(done.facts)}"
@@ -106,7 +106,8 @@ def run(graph, parameters, folder, say=print):
         yield name, done
 
 
-def _filled(value, parameters):
+def filled(value, parameters):
+    """A value of a graph, or the parameter that it names with a $."""
     return parameters.get(value[1:]) if isinstance(value, str) and value.startswith("$") else value
 
 

@@ -15,9 +15,11 @@ import inspect
 import json
 import shutil
 import time
+import types
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Union, get_args, get_origin
 
 import pydantic
 
@@ -137,6 +139,13 @@ def find(name):
     if name not in STEPS:
         raise CourseError(f"There is no step '{name}': known are {', '.join(STEPS)}.")
     return STEPS[name]
+
+
+def plain_type(kind):
+    """The type of a setting without its limits: int of `Annotated[int, ...] | None`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return plain_type(next(one for one in get_args(kind) if one is not type(None)))
+    return plain_type(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
 def check(step, given):

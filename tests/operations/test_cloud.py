@@ -29,28 +29,35 @@ PLAN = {
 class ResourceManager(requests.adapters.BaseAdapter):
     """Answers `PUT .../jobs/NAME` with what was put, or with `refuse`; any data asset exists."""
 
-    def __init__(self, refuse=None):
+    def __init__(self, refuse=None, status=400):
         super().__init__()
-        self.refuse, self.calls = refuse, []
+        self.refuse, self.status, self.calls = refuse, status, []
 
     def close(self):
         pass
 
+    def answer(self, method, path, sent):
+        """(status, body)"""
+        if method == "GET" and (asset := re.search(r"/data/([^/]+)/versions/([^/]+)$", path)):
+            properties = {"dataUri": "azureml://x", "dataType": "uri_file", "isArchived": False}
+            return 200, {"id": path, "name": asset[2], "properties": properties}
+        if method == "PUT" and "/jobs/" in path:
+            made = {**sent, "id": path, "name": path.split("/")[-1]}
+            return (self.status, {"error": self.refuse}) if self.refuse else (201, made)
+        if method == "GET" and path.endswith("/workspaces/ws"):
+            properties = {"discoveryUrl": "https://localhost/discovery", "mlFlowTrackingUri": "azureml://localhost"}
+            return 200, {"id": path, "name": "ws", "location": "here", "properties": properties}
+        return 404, {"error": {"code": "NotFound", "message": f"{method} {path}"}}
+
     def send(self, request, **options):
         path, body = urlsplit(request.url).path, request.body
         text = body.read() if hasattr(body, "read") else body
-        sent = json.loads(text) if text else None
+        try:
+            sent = json.loads(text) if text else None
+        except ValueError:
+            sent = None
         self.calls.append((request.method, path, sent))
-        status, answer = 404, {"error": {"code": "NotFound", "message": f"{request.method} {path}"}}
-        if request.method == "GET" and (asset := re.search(r"/data/([^/]+)/versions/([^/]+)$", path)):
-            properties = {"dataUri": "azureml://x", "dataType": "uri_file", "isArchived": False}
-            status, answer = 200, {"id": path, "name": asset[2], "properties": properties}
-        elif request.method == "PUT" and "/jobs/" in path:
-            made = {**sent, "id": path, "name": path.split("/")[-1]}
-            status, answer = (400, {"error": self.refuse}) if self.refuse else (201, made)
-        elif request.method == "GET" and path.endswith("/workspaces/ws"):
-            properties = {"discoveryUrl": "https://localhost/discovery", "mlFlowTrackingUri": "azureml://localhost"}
-            status, answer = 200, {"id": path, "name": "ws", "location": "here", "properties": properties}
+        status, answer = self.answer(request.method, path, sent)
         response = requests.Response()
         response.status_code, response.url, response.request = status, request.url, request
         response.headers["Content-Type"] = "application/json"
@@ -70,14 +77,14 @@ class Credential:
         return AccessToken(token, int(time.time()) + 3600)
 
 
-def client_of(manager):
+def client_of(manager, **how):
     from azure.ai.ml import MLClient
     from azure.core.pipeline.transport import RequestsTransport
 
     session = requests.Session()
     session.mount("https://", manager)
     transport = RequestsTransport(session=session, session_owner=False)
-    return MLClient(Credential(), "0" * 8, "rg", "ws", transport=transport, enable_telemetry=False)
+    return MLClient(Credential(), "0" * 8, "rg", "ws", transport=transport, enable_telemetry=False, **how)
 
 
 def test_the_job_as_the_service_gets_it():
