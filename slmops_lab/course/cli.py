@@ -229,6 +229,22 @@ def make(
     print(f"Report: {to / 'report.html'}\nServe it with: slmops serve {packed}")
 
 
+@app.command()
+def grade(
+    notebook: Annotated[list[Path], typer.Argument(help="notebooks, or folders with one folder for each learner")],
+    to: Annotated[Path, typer.Option("--out", help="folder for LEARNER.json and class.csv")] = Path("grades"),
+    seconds: Annotated[float, typer.Option(min=1, help="longest time of one answer")] = 60.0,
+    megabytes: Annotated[int, typer.Option(min=500, help="largest memory of one answer")] = 2_000,
+    workers: Annotated[int, typer.Option(min=1, help="answers at once")] = 2,
+):
+    """Run learners' answers to the exercises, each in a process of its own, and say which are right."""
+    from slmops_lab.course import grading
+
+    limits = grading.Limits(seconds=seconds, megabytes=megabytes)
+    graded = grading.grade(notebook, to, limits, workers, lambda line: print(line, flush=True))
+    print(f"{to / 'class.csv'}: {len(graded)} learner{'s' * (len(graded) > 1)}")
+
+
 def _for_azure(given, to, compute, submit):
     from slmops_lab.operations import cloud, cloud_pipeline, pipeline
 

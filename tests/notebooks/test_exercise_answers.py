@@ -20,17 +20,17 @@ def listed(kind):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=IDS)
-def test_there_are_five_exercises_each_with_wrong_answers(chapter):
-    number = chapter.__name__[-1]
-    assert chapter.CHAPTER.names == [f"{number}.{exercise}" for exercise in range(1, 6)]
+def test_exercises_are_numbered_and_each_has_wrong_answers(chapter):
+    number, names = chapter.__name__[-1], chapter.CHAPTER.names
+    assert len(names) >= 5 and names == [f"{number}.{exercise}" for exercise in range(1, len(names) + 1)]
     assert set(chapter.WRONG) == set(chapter.CHAPTER.names) >= set(chapter.RIGHT)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=IDS)
-@pytest.mark.parametrize("exercise", range(5))
-def test_the_solution_passes_and_the_stub_does_not(chapter, exercise):
-    name = chapter.CHAPTER.names[exercise]
-    assert chapter.CHAPTER.passes(name, chapter.CHAPTER.solution(name))
+@pytest.mark.parametrize(
+    ("chapter", "name"), [(chapter, name) for chapter in CHAPTERS for name in chapter.CHAPTER.names]
+)
+def test_the_solution_passes_and_the_stub_does_not(chapter, name):
+    assert chapter.CHAPTER.passes(name, chapter.CHAPTER.exercise(name)[2])
     assert not chapter.CHAPTER.passes(name, "")
 
 
