@@ -34,8 +34,8 @@ lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/01_introduction.ipynb  # the root, for links to the glossary
 
 book: $(READY) book/_static/vendor/embed.js
-	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book . build/book
-	@echo '<meta http-equiv="refresh" content="0; url=book/index.html">' > build/book/index.html
+	$(BIN)/python tools/pages.py build/pages
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book build/pages build/book
 	@echo "The book: build/book/index.html"
 
 # MathJax and the widgets' player inside the book; without npm the pages load them from their CDN

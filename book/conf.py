@@ -20,8 +20,8 @@ extensions = [
     "sphinx_togglebutton",
     "sphinx_copybutton",
 ]
-root_doc = "book/index"
-include_patterns = ["book/*.md", "notebooks/*.ipynb"]
+root_doc = "index"  # of the pages that tools/pages.py makes
+exclude_patterns = ["README.md"]  # parts of it stand in pages
 html_theme = "sphinx_book_theme"
 html_title = project
 html_theme_options = {"navbar_persistent": [], "show_toc_level": 2}
@@ -47,7 +47,7 @@ if (VENDOR / "embed.js").is_file():
 
 def alt_texts(app, docname, source):
     """Give MyST-NB the alt texts that the figures carry in their outputs' metadata."""
-    if not docname.startswith("notebooks/"):
+    if "/" not in docname:  # no page of a chapter
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
@@ -81,7 +81,7 @@ def published():
 
 def reports(app, docname, source):
     """Put the ledger of the published notebooks, and that of the last `make course` here, into the ledger page."""
-    if docname != "book/ledger":
+    if docname != "ledger":
         return
     build = ROOT / "build"
     for path in (build / "claims.json", build / "timings.json", *(ROOT / "notebooks").glob("[0-9]*.ipynb")):

@@ -1,0 +1,110 @@
+"""The pages of the book: every cell once, in order; what was not executed as it stands is refused."""
+
+import importlib.util
+import json
+
+import nbformat
+import pytest
+from conftest import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location("pages", REPOSITORY / "tools/pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def made(pages, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("book") / "pages"
+    pages.main(folder)
+    return folder
+
+
+def words(notebook):
+    return "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown").replace("#", "").split()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_is_on_one_page_in_order(made, path):
+    whole, folder = nbformat.read(path, 4), made / path.stem
+    names = ["index", *(f.stem for f in sorted(folder.glob("[0-9]*.ipynb"))), "quiz"]
+    parts = [nbformat.read(folder / f"{name}.ipynb", 4) for name in names]
+    code = [cell for part in parts for cell in part.cells if cell.cell_type == "code"]
+    assert [c.source for c in code] == [c.source for c in whole.cells if c.cell_type == "code"]
+    assert [c.outputs for c in code] == [c.outputs for c in whole.cells if c.cell_type == "code"]
+    parts[0].cells.pop()  # the list of sections
+    here = [word for part in parts for word in words(part) if "](" not in word]
+    assert here == [word for word in words(whole) if "](" not in word]
+
+
+def outside_of_code(text):
+    return "".join(text.split("```")[::2]).splitlines()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_page_has_one_title_and_its_widgets(made, pages, path):
+    state = nbformat.read(path, 4).metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    for file in (made / path.stem).glob("*.ipynb"):
+        page = nbformat.read(file, 4)
+        lines = [line for c in page.cells if c.cell_type == "markdown" for line in outside_of_code(c.source)]
+        assert sum(line.startswith("# ") for line in lines) == 1, file
+        kept = page.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+        for output in (o for cell in page.cells for o in cell.get("outputs", [])):
+            if pages.VIEW in output.get("data", {}):
+                assert output.data[pages.VIEW]["model_id"] in kept
+        assert all(kept[model] == state["state"][model] for model in kept)
+        assert all(other in kept for other in pages.MODEL.findall(json.dumps(kept)))
+
+
+def test_headings_and_links(pages):
+    before = "# A\n```python\n### b\n```\n## B\n### C\ntext # d"
+    assert pages.up_a_level(before) == before.replace("\n### C", "\n## C")
+    text = "[a](../book/glossary.md#x), [2](02_distillation.ipynb), [f](https://a.example/02_x.ipynb)"
+    wanted = "[a](../glossary.md#x), [2](../02_distillation/index.ipynb), [f](https://a.example/02_x.ipynb)"
+    assert pages.bent(text) == wanted
+
+
+CODE = "# %% [markdown]\n# # One\n# ## 1.1 First\n\n# %%\n1 + 1\n\n# %%\n2 + 2\n"
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """Function: a change of an executed notebook of two code cells -> its path."""
+
+    def write(change):
+        import jupytext
+
+        (tmp_path / "01_one.py").write_text(CODE)
+        notebook = jupytext.reads(CODE, "py:percent")
+        for number, cell in enumerate([c for c in notebook.cells if c.cell_type == "code"], 1):
+            cell.execution_count = number
+        change(notebook)
+        nbformat.write(notebook, tmp_path / "01_one.ipynb")
+        return tmp_path / "01_one.ipynb"
+
+    return write
+
+
+def failed(notebook):
+    notebook.cells[2].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="x", traceback=[])]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (failed, "01_one.ipynb, code cell 2 failed: ValueError: '2 \\+ 2'"),
+        (lambda notebook: notebook.cells[1].update(execution_count=None), "code cell 1 was never run: '1 \\+ 1'"),
+        (lambda notebook: notebook.cells[2].update(source="2 + 3"), "code cell 2 is not that of its .py: '2 \\+ 3'"),
+        (lambda notebook: notebook.cells.pop(), "lacks code cell 2 of its .py"),
+        (lambda notebook: notebook.cells.append(nbformat.v4.new_code_cell("3")), "code cell 3 is not that of its .py"),
+    ],
+)
+def test_what_was_not_executed_as_it_stands_is_refused(pages, chapter, change, said):
+    pages.refuse_unfit(chapter(lambda notebook: None))
+    with pytest.raises(SystemExit, match=said):
+        pages.refuse_unfit(chapter(change))
