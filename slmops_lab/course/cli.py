@@ -230,6 +230,18 @@ def make(
 
 
 @app.command()
+def handout(
+    chapter: Annotated[list[str] | None, typer.Argument(help="names or numbers; all if none")] = None,
+    to: Annotated[Path, typer.Option("--out", help="a new folder")] = Path("handout"),
+    outputs: Annotated[bool, typer.Option(help="keep what the published run printed")] = False,
+):
+    """Write the chapters for learners: without solutions, and without outputs."""
+    from slmops_lab.course import editions
+
+    print(*editions.hand_out(to, chapter, outputs), sep="\n")
+
+
+@app.command()
 def grade(
     notebook: Annotated[list[Path], typer.Argument(help="notebooks, or folders with one folder for each learner")],
     to: Annotated[Path, typer.Option("--out", help="folder for LEARNER.json and class.csv")] = Path("grades"),

@@ -152,3 +152,16 @@ def test_alerts_are_promql_about_metrics_that_exist(rule):
 def test_a_broken_rule_would_be_found():
     with pytest.raises(ValueError):
         promql_parser.parse("sum(rate(a[5m])) > ")
+
+
+def test_the_book_is_published_without_a_run():
+    lines, starts = steps("pages.yml")
+    assert lines == ["make book"] and starts == {"push", "workflow_dispatch"}
+
+
+def test_a_container_for_editors_sets_up_as_the_readme_does():
+    import json
+
+    told = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    made = subprocess.run(["make", "-n", ".venv/.ready"], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0 and told["postCreateCommand"].startswith("make .venv/.ready && .venv/bin/slmops fetch")
