@@ -42,8 +42,17 @@ def main():
 
 
 @app.command("doctor")
-def examine():
+def examine(
+    models: Annotated[bool, typer.Option("--models", help="which models fit into this memory, computed")] = False,
+):
     """Say what this machine can run, and what is missing."""
+    if models:
+        from slmops_lab.training import sizes
+
+        limit = settings.memory_limit()
+        print(f"GB of memory; what needs more than the {limit / 1e9:.1f} allowed here is marked (no):")
+        print(sizes.table(limit).to_string())
+        return
     from slmops_lab.course import doctor
 
     findings = list(doctor.findings())

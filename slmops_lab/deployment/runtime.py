@@ -178,6 +178,22 @@ def _refuse_counts(text):
         return
 
 
+def unforced(kind, text):
+    """Guidance that allows the same texts and forces no token: each is the model's own choice among those that fit.
+
+    What guidance forces it writes as the tokenizer would cut it up. A model that writes whole phrases as one token
+    (`compression.add_phrases`) has never seen these pieces, and goes on with nonsense. The directive is llguidance's
+    (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md); a schema becomes a part of a grammar for it.
+    """
+    if kind == "json_schema":
+        text = f"start: %json {text}"
+    elif kind == "regex":
+        text = f"start: /{text.replace('/', chr(92) + '/')}/"
+    elif kind != "lark_grammar" or text.startswith("%llguidance"):
+        return kind, text
+    return "lark_grammar", f'%llguidance {{"no_forcing": true}}\n{text}'
+
+
 def most_forced(kind, text):
     """How many tokens in a row can guidance force at most? None where that cannot be told.
 
@@ -272,7 +288,7 @@ class GenAIRuntime:
         self.tokenizer = og.Tokenizer(self.model)
         told = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))
         self.positions = told["model"]["context_length"]
-        self._marks = control_marks(folder)
+        self._marks, self._phrases = control_marks(folder), has_phrases(folder)
         self._kept = deque(maxlen=1)  # who takes the `_Reader` out has it for himself
         self.names = list(adapters or {})
         if adapters:
@@ -289,7 +305,8 @@ class GenAIRuntime:
 
         guidance: (kind, text), such as ('json_schema', schema as JSON) or ('lark_grammar', grammar):
         the answer can then be nothing else, unless the limit cuts it off. What it forces is written without a
-        decoding step each, where `most_forced` knows an end to it and nothing is drawn. stop: as in `Generation`.
+        decoding step each, where `most_forced` knows an end to it, nothing is drawn, and the model has no phrases of
+        its own (see `unforced`). stop: as in `Generation`.
         longest_prompt: tokens that are read at most, where that is less than the model could. sampling:
         search options of ONNX Runtime GenAI (temperature, top_p, random_seed); without any, each token is
         the likeliest. Raises `TooLong` on a chat that is, and CourseError on an adapter that was not
@@ -304,12 +321,15 @@ class GenAIRuntime:
             raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
         self._refuse_too_long(len(ids), max_new_tokens)
         length, limits = len(ids) + max_new_tokens, (self.tokenizer, len(ids), max_new_tokens, stop)
+        for_one = guidance is not None and guidance[0] != "json_schema"  # a `Task.grammar` is made for one message
+        forced = None if guidance is None or self._phrases or sampling else most_forced(*guidance)
+        if guidance is not None and self._phrases:
+            guidance = unforced(*guidance)
         if sampling:  # a seed draws as it ever did: each token once
             return Generation(self.start(ids, length, adapter, guidance, sampling), *limits)
-        forced = None if guidance is None else most_forced(*guidance)
         if forced is not None and length + forced <= self.positions:
             guidance, length = (*guidance, True), length + forced
-        if guidance is not None and guidance[0] != "json_schema":
+        if for_one:
             return Generation(self.start(ids, length, adapter, guidance), *limits)
         reader, known = self._read(chat, ids, length, (adapter, guidance))
         return Generation(reader.generator, *limits, lambda: self._kept.append(reader), known)
@@ -377,6 +397,12 @@ class GenAIRuntime:
         """Let go of the weights."""
         self._kept.clear()
         self.model = self.tokenizer = None
+
+
+def has_phrases(folder):
+    """Whether a model's tokenizer has tokens for whole texts besides its special ones: `compression.add_phrases`."""
+    told = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    return any(not token["special"] for token in told.get("added_tokens", []))
 
 
 def control_marks(folder):

@@ -91,7 +91,7 @@ def plan(
     if left < least:
         raise CourseError(
             f"{minutes:g} minutes are too few here: to learn once from {len(desk.train)} labelled messages takes "
-            f"{math.ceil((fixed + least) / 6) / 10:g}; give more minutes, or fewer messages."
+            f"{math.ceil((fixed + least) / 6) / 10:g}; give more minutes, or keep fewer labels (--labelled)."
         )
     told = shared_out(left, took, len(gold), len(desk.train), len(desk.pool)) | {"base": base, "layers": layers}
     write_json(out.folder / "plan.json", told)

@@ -616,3 +616,60 @@ def test_each_adapter_answers_as_with_a_generator_of_its_own(adapted, task):
             wanted = plainly(adapted, chat, 30, name, guidance)
             assert answered(adapted, chat, 30, adapter=name, guidance=guidance) == wanted
         order.choice([interrupt, abandon, answered_not])(adapted, chat, adapter=name, guidance=guidance)
+
+
+FIELDS = {"temperature": {"type": "enum", "values": ["warm", "cold"]}, "word": {"type": "copy", "nullable": True}}
+LONG = schema.Task(schema.Schema(name="colours", fields=FIELDS))
+PHRASES = LONG.phrases(values=True)
+
+
+@pytest.fixture(scope="module")
+def phrased(lively, tmp_path_factory):
+    """A tiny model that likes to write phrases of its own: each of them has a large row in the table of words."""
+    import torch
+
+    from slmops_lab.training import base_model, compression
+
+    model, tokenizer = compression.add_phrases(*base_model.open_model(lively), PHRASES)
+    # with few words a phrase is many tokens, of which forcing leaves only the last ones to the model
+    model, tokenizer, _ = compression.keep_vocabulary(model, tokenizer, [CHAT[0]["content"]], first=2_000)
+    table = model.get_input_embeddings().weight.data
+    generator = torch.Generator().manual_seed(0)
+    ids = [tokenizer.convert_tokens_to_ids(phrase) for phrase in PHRASES]
+    table[ids] = 30 * table.std() * torch.randn(len(ids), table.shape[1], generator=generator)
+    folder = tmp_path_factory.mktemp("phrased")
+    model.save_pretrained(folder / "trained")
+    tokenizer.save_pretrained(folder / "trained")
+    return runtime.GenAIRuntime(export.to_onnx(folder / "trained", folder / "onnx", "fp32"))
+
+
+def guides(text):
+    schema_text = json.dumps({**LONG.json_schema(), "x-guidance": {"whitespace_flexible": False}})
+    regex = r'\{"temperature":"(warm|cold)","word":(null|"[a-z]{1,4}")\}'
+    return [("lark_grammar", LONG.grammar(text)), ("json_schema", schema_text), ("regex", regex)]
+
+
+@pytest.mark.parametrize("guide", [0, 1, 2])
+def test_a_model_with_phrases_of_its_own_writes_them_under_guidance(phrased, served, guide):
+    """Forced tokens would be those of the tokenizer, which such a model has not seen since it learned its phrases."""
+    making = phrased.stream(CHAT, 40, guidance=guides(CHAT[0]["content"])[guide])
+    pieces = list(making)
+    assert guide == 1 or LONG.read("".join(pieces)).problem is None  # a schema does not bound the copied word
+    assert pieces[0] in PHRASES, pieces
+    assert phrased._phrases and not served._phrases
+
+
+def test_the_same_texts_are_allowed_whether_forced_or_not(served):
+    for kind, text in guides(CHAT[0]["content"])[::2]:  # a schema does not bound the copied word
+        as_it_is, free = (served.generate(CHAT, 60, guidance=g) for g in ((kind, text), runtime.unforced(kind, text)))
+        assert LONG.read(as_it_is).problem is None and LONG.read(free).problem is None
+    assert runtime.unforced("structural_tag", "x") == ("structural_tag", "x")
+    once = runtime.unforced("lark_grammar", "start: /a/")
+    assert runtime.unforced(*once) == once
+    assert served.generate(CHAT, 9, guidance=runtime.unforced("regex", "a/b")) == "a/b"
+
+
+@pytest.mark.parametrize("guidance", [("json_schema", '{"type": "colour"}'), ("json_schema", "{"), ("regex", "(")])
+def test_what_cannot_be_followed_is_refused_by_a_model_with_phrases_too(phrased, guidance):
+    with pytest.raises(CourseError, match="No answer can be guided by that"):
+        phrased.generate(CHAT, 9, guidance=guidance)
