@@ -101,6 +101,15 @@ def reports(app, docname, source):
         source[0] = source[0].replace(name, text)
 
 
+def model_sizes(app, docname, source):
+    """Put the table of models and memories, computed from their configurations, into its page."""
+    if docname == "bigger_machines":
+        from slmops_lab.training import sizes
+
+        source[0] = source[0].replace("SIZES", sizes.table(float("inf")).to_markdown())
+
+
 def setup(app):
     app.connect("source-read", alt_texts)
+    app.connect("source-read", model_sizes)
     app.connect("source-read", reports)

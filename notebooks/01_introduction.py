@@ -1508,26 +1508,14 @@ for claim in claims.LEDGER.values():
 # %% [markdown]
 # ## Quiz
 #
-# 1. A model has 3.8 billion parameters. How large is it in int4?
-# 2. Why compare with a keyword baseline at all?
-# 3. Two models score 71 % and 73 % on 100 messages. Which one is better?
-# 4. Half of a model's weights are zero. Is its file half as large?
-# 5. A model passed the gate on your laptop. May it go to a handheld?
-# 6. A canary saw 100 answers and no difference. Is the new version as good as the old one?
-# 7. A library is told not to report anything. How do you know that it does not?
-#
-# <details><summary>Answers</summary>
-#
-# 1. About 1.9 GB by the formula. With a 32-bit scale for every 32 weights, as in 1.2, about 2.4 GB.
-# 2. If counting words does the job, a language model is a waste. If it nearly does, small gains are not worth much.
-# 3. Nobody knows: a difference of two in a hundred is well within chance. Models that answered the same messages should be compared message by message.
-# 4. No: a zero is stored like any other number. A format that leaves zeros out must note where the others stand; in 1.4 that cost more than it saved.
-# 5. Not before it passed there, with that memory and those cores.
-# 6. Not necessarily: 100 answers show only a large difference. Section 1.7 counts how many are needed.
-# 7. Run it where no network is, and count what it tries.
-#
-# </details>
-#
+# One option of each question is right. Choose, and read why.
+
+# %%
+from slmops_lab.course import quiz
+
+quiz.ask(1)
+
+# %% [markdown]
 # ## Take-aways
 #
 # - Size is parameters times bits. The cache grows with every token and every user. Check both against the real thing.

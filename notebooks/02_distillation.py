@@ -1568,24 +1568,14 @@ cloud.what_is_sent(job)["properties"]
 #
 # ## Quiz
 #
-# 1. Why must a copied order number stand in the message before the label is used?
-# 2. A student keeps 98 % of its teacher's exact match. What do you have to ask about the teacher?
-# 3. Why is a student from gold labels alone trained for as many steps as the one with the pool, and not for as many epochs?
-# 4. Three labellers vote, and the labels get worse than those of the best one. How can that be?
-# 5. Two cuts of the vocabulary keep equally many tokens. Why does one harm the model more?
-# 6. A student that was chosen among three on held-out messages scores 80 % on these messages. What will the test messages say?
-#
-# <details><summary>Answers</summary>
-#
-# 1. A number that does not stand there is a mistake that can be seen without knowing the truth. Filter what you can see.
-# 2. Whether it was tuned until it no longer improved. It is easy to keep 98 % of a teacher that stopped too early.
-# 3. Steps cost time and change weights. With twice as many messages, as many epochs would be twice as many steps, and the comparison would be about steps.
-# 4. Two weaker ones that err in the same place outvote a stronger one. A vote needs labellers of similar strength and different mistakes.
-# 5. It cuts words that this desk needs, and the model never learned to read or write them in pieces.
-# 6. Probably less: the choice picked what looked best there, partly by luck, and here other writers wrote the test messages.
-#
-# </details>
-#
+# One option of each question is right. Choose, and read why.
+
+# %%
+from slmops_lab.course import quiz
+
+quiz.ask(2)
+
+# %% [markdown]
 # ## Take-aways
 #
 # - Tune the teacher, look whether it still improves, and score it before it teaches. Then check the labels that it writes.

@@ -1729,28 +1729,14 @@ plots.show(
 #
 # ## Quiz
 #
-# 1. A search tries 100 settings and reports the best score on the test. What is wrong?
-# 2. Why does $B$ start at zero?
-# 3. Does LoRA make the tuned model answer faster?
-# 4. You lower `r` from 16 to 4 and leave `lora_alpha` as it is. Which two things have changed?
-# 5. Why is an adapter a smaller share of a large model than of a small one?
-# 6. An interval of LoRA minus full tuning goes from -3 to +2. Is LoRA as good?
-# 7. The training loss falls and falls. Are you done?
-# 8. `olive` ended with exit code 0. Are you done?
-#
-# <details><summary>Answers</summary>
-#
-# 1. The best of 100 is partly lucky with these very messages. Choose on held-out messages and open the test once.
-# 2. So that training starts from the model as it was, not from noise on top of it.
-# 3. No. Merged it is as fast as the base, unmerged a little slower.
-# 4. The rank and the scale, which is `lora_alpha / r`: it has become four times as large.
-# 5. A matrix grows with the product of its sides, a pair of thin ones with their sum.
-# 6. Nobody can tell: from three points worse to two points better, everything fits these messages.
-# 7. Only if the loss on messages that it does not learn from falls as well.
-# 8. Only when the model is there, loads, and was scored.
-#
-# </details>
-#
+# One option of each question is right. Choose, and read why.
+
+# %%
+from slmops_lab.course import quiz
+
+quiz.ask(3)
+
+# %% [markdown]
 # ## Take-aways
 #
 # - Look at the data first: copies, leaks, the split, and the labels that the model finds least likely.

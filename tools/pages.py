@@ -140,6 +140,7 @@ def main(folder):
         text = re.sub(r"^\.\./notebooks/(\d\d_\w+)$", r"\1/index", text, flags=re.MULTILINE)
         (folder / page.name).write_text(text.replace("../README.md", "README.md"), encoding="utf-8")
     shutil.copy(ROOT / "README.md", folder)
+    shutil.copy(ROOT / "data" / "support_desk" / "README.md", folder / "dataset.md")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from slmops_lab.course.stand_ins.cells import CHECK
 from slmops_lab.errors import CourseError
 from slmops_lab.files import write_json
 
-CHAPTERS = (1, 2, 3)
+CHAPTERS = (1, 2, 3, 4)
 BEGUN = "begun"  # a file that the process makes where the answer begins
 RIGHT, WRONG, UNTRIED, UNSCORED, STOPPED = "right", "not yet", "not tried", "not scored", "stopped"
 

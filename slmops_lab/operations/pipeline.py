@@ -94,8 +94,8 @@ def run(graph, parameters, folder, say=print):
     """
     given = {}
     for name, node in graph.steps.items():
-        filled = {key: filled(value, parameters) for key, value in node.settings.items()}
-        given[name] = {key: value for key, value in filled.items() if value is not None}
+        values = {key: filled(value, parameters) for key, value in node.settings.items()}
+        given[name] = {key: value for key, value in values.items() if value is not None}
         steps.check(steps.STEPS[node.step], given[name])
     for name, node in graph.steps.items():
         inputs = [filled(one, parameters) if one.startswith("$") else folder / one for one in node.reads]

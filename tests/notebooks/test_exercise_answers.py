@@ -3,9 +3,10 @@
 import exercises_1
 import exercises_2
 import exercises_3
+import exercises_4
 import pytest
 
-CHAPTERS = [exercises_1, exercises_2, exercises_3]
+CHAPTERS = [exercises_1, exercises_2, exercises_3, exercises_4]
 IDS = [chapter.__name__ for chapter in CHAPTERS]
 
 
