@@ -111,9 +111,9 @@ def markdown(told):
 
 def _share_kept(kept):
     if kept["ratio"] is None or kept["high"] is None:
-        return "The teacher is hardly ever right, so how much of it is kept cannot be told."
+        return "Its teacher is hardly ever right, so how much is kept of it cannot be told."
     told = f"{100 * kept['ratio']:.1f} % ({100 * kept['low']:.1f} to {100 * kept['high']:.1f})"
-    return f"As many are right as {told} of what the teacher gets right."
+    return f"It is right {told} as often as its teacher."
 
 
 def _signed(gap):

@@ -170,9 +170,12 @@ def pace(task, base, records, layers=None, few=16):
 
 
 def _per_message(model, tokenizer, examples, loss):
+    """Seconds a message, of the steps between the second and the tenth: a training's beginning takes as long again."""
     how = {"label": None, "loss": loss, "per_device_train_batch_size": PER_STEP}
-    trainer.train(model, tokenizer, examples, max_steps=2, **how)  # the first steps make the kernels
-    return trainer.train(model, tokenizer, examples, max_steps=6, **how).attrs["seconds"] / 6 / PER_STEP
+    _, two, ten = (
+        trainer.train(model, tokenizer, examples, max_steps=steps, **how).attrs["seconds"] for steps in (2, 2, 10)
+    )
+    return max(ten - two, 0.1 * ten) / 8 / PER_STEP
 
 
 def distil(task, teacher, tokenizer, lessons, texts, layers=None, steps=960, learning_rate=1e-3, seed=0):
