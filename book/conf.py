@@ -106,7 +106,7 @@ def model_sizes(app, docname, source):
     if docname == "bigger_machines":
         from slmops_lab.training import sizes
 
-        source[0] = source[0].replace("SIZES", sizes.table(float("inf")).to_markdown())
+        source[0] = source[0].replace("SIZES", sizes.table(float("inf")).to_markdown(disable_numparse=True))
 
 
 def setup(app):

@@ -70,11 +70,16 @@ def slug(number, title):
 
 
 def minutes_of(notebook):
-    """{section: minutes} as the last cell of a chapter has printed them."""
-    said = "".join(
-        "".join(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", [])
-    ).split("Minutes per section:")[-1]
-    return {number: float(minutes) for number, minutes in MINUTES.findall(said)}
+    """{section: minutes} as a chapter's last cells have printed them: in a sentence, or as a table with a column each."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    said = "".join("".join(output.get("text", "")) for output in outputs).split("Minutes per section:")[-1]
+    found = {number: float(minutes) for number, minutes in MINUTES.findall(said)}
+    for output in outputs:
+        table = "".join(output.get("data", {}).get("text/html", ""))
+        if re.search(r"<th>minutes</th>", table):
+            columns, values = (re.findall(rf"<{tag}>([0-9.]+)</{tag}>", table) for tag in ("th", "td"))
+            found |= dict(zip(columns, map(float, values), strict=True))
+    return found
 
 
 def up_a_level(text):

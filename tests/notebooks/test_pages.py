@@ -61,6 +61,13 @@ def test_a_page_has_one_title_and_its_widgets(made, pages, path):
         assert all(other in kept for other in pages.MODEL.findall(json.dumps(kept)))
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_section_has_its_minutes(pages, path):
+    notebook = nbformat.read(path, 4)
+    numbers = [number for number, _, _ in pages.sections(notebook) if number]
+    assert set(pages.minutes_of(notebook)) == set(numbers) and 0 < sum(pages.minutes_of(notebook).values()) < 180
+
+
 def test_headings_and_links(pages):
     before = "# A\n```python\n### b\n```\n## B\n### C\ntext # d"
     assert pages.up_a_level(before) == before.replace("\n### C", "\n## C")
