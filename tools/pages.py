@@ -70,7 +70,7 @@ def slug(number, title):
 
 
 def minutes_of(notebook):
-    """{section: minutes} as a chapter's last cells have printed them: in a sentence, or as a table with a column each."""
+    """{section: minutes} as a chapter has printed them at its end: in a sentence, or in a table."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     said = "".join("".join(output.get("text", "")) for output in outputs).split("Minutes per section:")[-1]
     found = {number: float(minutes) for number, minutes in MINUTES.findall(said)}
