@@ -70,6 +70,7 @@ def published(executed):
     return {"date": day, "machine": f"{processor}, {arithmetic}, {cores} cores, {memory:.0f} GB"}
 
 
+CHECK = re.compile(r'check\(\s*"(\d+\.\d+)"')  # a version such as "1.0" may stand in a check, too
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
 
 
@@ -84,7 +85,7 @@ def with_solutions(notebook):
         if "check" in cell.metadata.get("tags", []):
             check = cell.source
         elif cell.cell_type == "markdown" and (solution := SOLUTION.search(cell.source)):
-            name = re.search(r'"(\d+\.\d+)"', check).group(1)
+            (name,) = CHECK.findall(check)
             cells.append(
                 nbformat.v4.new_code_cell(
                     f"from slmops_lab.course import exercises\nassert not exercises.passed('{name}')"

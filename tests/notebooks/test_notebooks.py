@@ -222,6 +222,9 @@ def test_quick_copies_start_from_the_given_base_and_solve_their_exercises(tmp_pa
     for sources in code.values():
         assert sum("assert exercises.passed(" in source for source in sources) >= 4
         assert sum("assert not exercises.passed(" in source for source in sources) >= 4
+        asked = re.findall(r'check\(\n    "(\d\.\d)"', "\n".join(sources))
+        solved = [re.search(r"\nassert exercises.passed\('(.*)'\)", source) for source in sources]
+        assert [found[1] for found in solved if found] == list(dict.fromkeys(asked))
 
 
 def test_another_recipe_makes_another_short_base(monkeypatch, tmp_path):
