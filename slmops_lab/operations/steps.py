@@ -99,7 +99,7 @@ def run(name, inputs, out, given=None):
         raise CourseError(f"{out} was not made by a step: name another folder, so that nothing in it is lost.")
     begun = time.monotonic()
     with _checkpoints(out, sha256_text(key)) as checkpoints, atomic_folder(out) as folder:
-        place = work.Place(folder, checkpoints, out)
+        place = work.Place(folder, checkpoints)
         facts = step.function(**{kind: path for kind, (path, _) in found.items()}, out=place, **values) or {}
         seconds = round(time.monotonic() - begun, 1)
         files = {f.relative_to(folder).as_posix(): sha256_of(f) for f in sorted(folder.rglob("*")) if f.is_file()}

@@ -29,11 +29,10 @@ MAKES = {  # step: the kind of folder that it makes
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step writes: an empty `folder`, `checkpoints` that outlive a killed one, and the `target` it becomes."""
+    """Where a step writes: an empty `folder`, and `checkpoints` that outlive a killed one."""
 
     folder: Path
     checkpoints: Path
-    target: Path
 
 
 def import_(
@@ -77,7 +76,6 @@ def plan(
     minutes: Positive = 15.0,
     base: str = "smollm2-135m",
     layers: Count | None = None,
-    seed: Seed = 0,
 ):
     """Measure this machine for half a minute, and say how much training and labelling the minutes allow."""
     from slmops_lab.training import recipe
@@ -145,10 +143,9 @@ def label(
     least_sure: Share = 0.5,
 ):
     """Let the teacher answer messages of the pool; answers that cannot be used are kept apart, with the reason."""
-    from slmops_lab.task.data import load
     from slmops_lab.training import base_model, distillation, recipe, teachers
 
-    desk = load(data)
+    desk = _data(data)
     count = _plan(plan).get("pool") if pool is None else pool
     records = desk.pool[:count]
     model, tokenizer = base_model.open_model(teacher)

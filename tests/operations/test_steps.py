@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slmops_lab.course import cli
+from slmops_lab.deployment import package
 from slmops_lab.errors import CourseError
 from slmops_lab.operations import pipeline, report, steps, work
 
@@ -183,8 +184,6 @@ def test_the_gate_keeps_a_budget_and_sees_when_it_changes(scored, tmp_path):
 
 
 def test_no_private_key_is_written_down(data, tmp_path, tiny_onnx, monkeypatch, scored):
-    from slmops_lab.deployment import package
-
     private, public = package.make_keys(tmp_path / "keys")
     scores = scored(found(True))
     verdict = steps.run("gate", [scores], tmp_path / "verdict").folder
@@ -351,6 +350,18 @@ def test_a_model_that_does_not_beat_counting_gets_a_report_and_no_package(messag
         monkeypatch.setattr("builtins.print", lambda *said, **_: again.append(" ".join(map(str, said))))
         CliRunner().invoke(cli.app, ["make", *given], catch_exceptions=False)
     assert sum("kept, it was made before" in line for line in again) == len(NAMES) - 1
+    passes = replace(steps.STEPS["gate"], function=lambda scores, out, **_: passed(out))
+    monkeypatch.setitem(steps.STEPS, "gate", passes)
+    shutil.rmtree(tmp_path / "out" / "work" / "verdict")
+    told = CliRunner().invoke(cli.app, ["make", *given], catch_exceptions=False)
+    packed = tmp_path / "out" / "messages-1.0.0"
+    assert told.exit_code == 0 and any("Serve it with: slmops serve" in line for line in again)
+    assert package.verify(packed, tmp_path / "out" / "public.pem")["name"] == "messages"
+    assert "It may ship." in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def passed(out):
+    (out.folder / "verdict.json").write_text('{"passed": true, "reasons": []}', encoding="utf-8")
 
 
 def test_a_page_holds_nobody_elses_tags():
