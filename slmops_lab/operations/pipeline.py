@@ -96,7 +96,8 @@ def run(graph, parameters, folder, say=print):
     for name, node in graph.steps.items():
         values = {key: filled(value, parameters) for key, value in node.settings.items()}
         given[name] = {key: value for key, value in values.items() if value is not None}
-        steps.check(steps.STEPS[node.step], given[name])
+        for setting, value in steps.check(steps.STEPS[node.step], given[name]).items():
+            steps.as_told(setting, value)  # a file that is not there is said now, not after minutes of work
     for name, node in graph.steps.items():
         inputs = [filled(one, parameters) if one.startswith("$") else folder / one for one in node.reads]
         done = steps.run(node.step, inputs, folder / name, given[name])

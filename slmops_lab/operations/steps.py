@@ -91,7 +91,7 @@ def run(name, inputs, out, given=None):
     step, out = find(name), Path(out).resolve()
     values, found = check(step, given or {}), recognised(step, inputs)
     made_from = {kind: told["content"] for kind, (_, told) in found.items()}
-    settings_told = {setting: _told(setting, value) for setting, value in values.items()}
+    settings_told = {setting: as_told(setting, value) for setting, value in values.items()}
     key = {"step": name, "code": code_version(), "inputs": made_from, "settings": settings_told}
     if (before := told_by(out)) and {part: before.get(part) for part in key} == key and not changed(out, before):
         return Result(out, True, before["seconds"], before["facts"])
@@ -118,8 +118,11 @@ def _checkpoints(out, key):
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def _told(name, value):
-    """A setting as the manifest has it: files count by their content, and a private key is not told at all."""
+def as_told(name, value):
+    """A setting as the manifest has it: files count by their content, and a private key is not told at all.
+
+    Raises CourseError where there is no such file.
+    """
     if name == "base" and value and Path(value).is_dir():
         return sha256_of(*(file for file in Path(value).iterdir() if file.is_file()))
     if not isinstance(value, Path):

@@ -332,6 +332,8 @@ def test_a_graph_is_checked_before_anything_runs(tmp_path, text, said):
 def test_wrong_settings_stop_a_graph_before_its_first_step(played, tmp_path):
     with pytest.raises(CourseError, match="plan: minutes: Input should be greater than 0, not -1"):
         played(minutes=-1)
+    with pytest.raises(CourseError, match="There is no file nowhere.yaml, which the setting 'budgets' names"):
+        played(budgets="nowhere.yaml")
     assert not (tmp_path / "work").exists()
 
 
