@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: course test weekly lab book check-python sync publish lock format clean
+.PHONY: course test weekly lab book jupyter-book check-python sync publish lock format clean
 
 # two at a time, each on a core of its own; chapters 3 and 4 start from what chapter 2 left
 ABREAST := -n logical --maxprocesses 2 --dist loadfile --durations 25
@@ -37,6 +37,22 @@ book: $(READY) book/_static/vendor/embed.js
 	$(BIN)/python tools/pages.py build/pages
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book build/pages build/book
 	@echo "The book: build/book/index.html"
+
+# The same pages by Jupyter Book 2, a Node program with an environment of its own. What it only warns of fails here, too.
+JB2 := build/jb2
+jupyter-book: $(READY) $(JB2)/2.1.7 book/_static/vendor/embed.js
+	$(BIN)/python tools/pages.py build/pages
+	@rm -rf build/jupyter-book; cd build/pages; \
+	  NO_COLOR=1 ../jb2/bin/python -m jupyter_book build --html --strict --ci </dev/null >../jb2/log 2>&1; done=$$?; \
+	  if grep -aE '⛔|⚠' ../jb2/log; then exit 1; elif [ $$done != 0 ]; then cat ../jb2/log; exit 1; fi; \
+	  mv _build/html ../jupyter-book
+	@echo "The book, by Jupyter Book 2: build/jupyter-book/index.html"
+
+$(JB2)/%: | check-python
+	@command -v node >/dev/null || { echo "Jupyter Book 2 needs Node.js 20 or later: install it (nodejs.org) and try again." >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(JB2)
+	$(JB2)/bin/python -m pip install -q --disable-pip-version-check "jupyter-book==$*"
+	@touch $@
 
 # MathJax and the widgets' player inside the book; without npm the pages load them from their CDN
 book/_static/vendor/embed.js:

@@ -1,14 +1,12 @@
 """Sphinx configuration: the book shows the notebooks as they were executed, and needs no network."""
 
 import json
-import re
 from pathlib import Path
 
-import pandas
+import yaml
 
-from slmops_lab.course import chapters, claims
-
-ROOT = Path(__file__).resolve().parents[1]
+TOC = yaml.safe_load((Path(__file__).parent / "myst.yml").read_text(encoding="utf-8"))["project"]["toc"]
+TOCTREE = "\n\n```{{toctree}}\n:maxdepth: 1\n{}\n\n{}\n```\n"
 
 project = "SLMOps Lab"
 author = "the SLMOps Lab authors"
@@ -21,7 +19,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "index"  # of the pages that tools/pages.py makes
-exclude_patterns = ["README.md"]  # parts of it stand in pages
 html_theme = "sphinx_book_theme"
 html_title = project
 html_theme_options = {"navbar_persistent": [], "show_toc_level": 2}
@@ -45,71 +42,18 @@ if (VENDOR / "embed.js").is_file():
     html_js_files.append(("mathjax-hub.js", {"priority": 100}))
 
 
-def alt_texts(app, docname, source):
-    """Give MyST-NB the alt texts that the figures carry in their outputs' metadata."""
-    if "/" not in docname:  # no page of a chapter
-        return
-    notebook = json.loads(source[0])
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt")
-            if alt:
-                cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
-    source[0] = json.dumps(notebook)
-
-
-TOOK = r"This chapter took [0-9.]+ minutes and at most [0-9.]+ GB"
-
-
-def published():
-    """What the committed notebooks say about the run that they show: Markdown, a chapter after the other."""
-    parts = []
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
-        where = notebook["metadata"].get("published")
-        parts.append(f"### {title}\n\n" + (f"*{where['date']}, {where['machine']}*" if where else "*no day noted*"))
-        for cell in notebook["cells"]:
-            for output in cell.get("outputs", []):
-                said = re.findall(TOOK, "".join(output.get("text", "")))
-                parts += [f"{took}." for took in said]
-                if "claims.table(" in "".join(cell["source"]):
-                    table = "".join(output.get("data", {}).get("text/html", ""))
-                    parts.append(re.sub(r"<style.*?</style>\n|^\s*\n", "", table, flags=re.DOTALL | re.MULTILINE))
-    return "\n\n".join(filter(None, parts))
-
-
-def reports(app, docname, source):
-    """Put the ledger of the published notebooks, and that of the last `make course` here, into the ledger page."""
-    if docname != "ledger":
-        return
-    build = ROOT / "build"
-    for path in (build / "claims.json", build / "timings.json", *(ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        app.env.note_dependency(str(path), docname=docname)  # a new run makes this page new
-    rows = claims.table(build)
-    times = [
-        {
-            "chapter": name,
-            "minutes": f"{t['seconds'] / 60:.1f}",
-            "peak memory": f"{t['peak_bytes'] / 1e9:.1f} GB",
-        }
-        for name, t in sorted(chapters.timings(build).items())
-    ]
-    local = rows.to_markdown(index=False) if len(rows) else "`make course` writes this table on your machine."
-    timings = pandas.DataFrame(times).to_markdown(index=False) if times else ""
-    for name, text in {"PUBLISHED": published(), "LOCAL": local, "TIMINGS": timings}.items():
-        source[0] = source[0].replace(name, text)
-
-
-def model_sizes(app, docname, source):
-    """Put the table of models and memories, computed from their configurations, into its page."""
-    if docname == "bigger_machines":
-        from slmops_lab.training import sizes
-
-        source[0] = source[0].replace("SIZES", sizes.table(float("inf")).to_markdown(disable_numparse=True))
+def contents(app, docname, source):
+    """Put the lists of pages, which myst.yml holds for both builders, into the pages that they stand under."""
+    for part in TOC if docname == "index" else []:
+        if "title" in part:
+            pages = [Path(page["file"]).with_suffix("").as_posix() for page in part["children"]]
+            source[0] += TOCTREE.format(f":caption: {part['title']}", "\n".join(pages))
+    if docname.endswith("/index"):  # a chapter: a notebook, with all others of its folder
+        notebook = json.loads(source[0])
+        cell = next(cell for cell in reversed(notebook["cells"]) if cell["cell_type"] == "markdown")
+        cell["source"] = "".join(cell["source"]) + TOCTREE.format(":hidden:\n:glob:", "*")
+        source[0] = json.dumps(notebook)
 
 
 def setup(app):
-    app.connect("source-read", alt_texts)
-    app.connect("source-read", model_sizes)
-    app.connect("source-read", reports)
+    app.connect("source-read", contents)

@@ -91,7 +91,11 @@ def test_make_test_and_lab_and_book_in_any_folder(checkout):
 
 def test_no_recipe_pastes_the_folder_into_a_shell_line():
     printed = subprocess.run(
-        ["make", "-nB", "test", "book", "course", "lab"], cwd=REPOSITORY, capture_output=True, text=True, env=CALM
+        ["make", "-nB", "test", "book", "jupyter-book", "course", "lab"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env=CALM,
     )
     assert printed.returncode == 0 and "pytest" in printed.stdout
     assert str(REPOSITORY) not in printed.stdout

@@ -1,11 +1,13 @@
 """The pages of the book out of the notebooks: one for each section, so that each can be read at a sitting.
 
-python tools/pages.py FOLDER   a source folder for Sphinx: chapters as folders of small notebooks, the pages of book/
+python tools/pages.py FOLDER   a source folder for both builders (Sphinx, Jupyter Book 2): chapters as folders of small
+                               notebooks, the pages of book/ with their tables, myst.yml and the references
 
 A notebook whose code differs from its .py, has a cell that failed or one that was never run is refused: the book
 shows what was executed, or nothing. Cells are copied as they are; headings move up a level, links are bent.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import page_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = re.compile(r"^## (?:(\d+\.\d+) )?(.+)$")
@@ -109,6 +112,13 @@ def widgets_of(cells, state):
     return kept
 
 
+def give_alt_text(cell):
+    """Say to MyST-NB the alt text that a figure carries in its output's metadata."""
+    for output in cell.get("outputs", []):
+        if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+
+
 def write(notebook, folder):
     """A chapter as a folder of small notebooks, the first of which lists the others with their minutes."""
     folder.mkdir(parents=True)
@@ -119,13 +129,13 @@ def write(notebook, folder):
         name = f"{number} {title}" if number else title
         took = "" if number not in minutes else f"{minutes[number]:.1f}" if minutes[number] else "under 0.1"
         rows.append(f"| [{name}]({slug(number, title)}.ipynb) | {took} |")
-    listed = "\n".join(slug(number, title) for number, title, _ in parts[1:])
-    parts[0][2].append(
-        nbformat.v4.new_markdown_cell("\n".join(rows) + f"\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```")
-    )
+    parts[0][2].append(nbformat.v4.new_markdown_cell("\n".join(rows)))
+    ids = (f"{folder.name[:2]}-{number:03d}" for number in itertools.count())  # unique in the book, the same each time
     for number, title, cells in parts:
         made = nbformat.v4.new_notebook(metadata={"kernelspec": notebook.metadata["kernelspec"]})
         for cell in cells:
+            cell["id"] = next(ids)
+            give_alt_text(cell)
             if cell.cell_type == "markdown":
                 cell.source = bent(cell.source if title is None else up_a_level(cell.source))
         made.cells = cells
@@ -141,11 +151,12 @@ def main(folder):
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         write(refuse_unfit(path), folder / path.stem)
     for page in (ROOT / "book").glob("*.md"):
-        text = re.sub(r"\]\(\.\./notebooks/(\d\d_\w+)\.ipynb", r"](\1/index.ipynb", page.read_text(encoding="utf-8"))
-        text = re.sub(r"^\.\./notebooks/(\d\d_\w+)$", r"\1/index", text, flags=re.MULTILINE)
-        (folder / page.name).write_text(text.replace("../README.md", "README.md"), encoding="utf-8")
-    shutil.copy(ROOT / "README.md", folder)
+        text = page_parts.complete(page.stem, page.read_text(encoding="utf-8"))
+        text = re.sub(r"\]\(\.\./notebooks/(\d\d_\w+)\.ipynb", r"](\1/index.ipynb", text)
+        (folder / page.name).write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "data" / "support_desk" / "README.md", folder / "dataset.md")
+    for file in ("myst.yml", "references.bib"):
+        shutil.copy(ROOT / "book" / file, folder)
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def test_day_and_machine_of_the_published_run_stay_with_the_outputs(tmp_path):
 
 def test_the_ledger_page_shows_the_published_run_of_each_chapter(monkeypatch, tmp_path):
     """Without a run on this machine: what the committed notebooks have printed, with its day and machine."""
-    conf = script("../book/conf")
-    page = conf.published()
+    parts = script("page_parts")
+    page = parts.published()
     for notebook in NOTEBOOKS:
         where = notebook.metadata["published"]
         assert f"*{where['date']}, {where['machine']}*" in page
@@ -147,8 +147,8 @@ def test_the_ledger_page_shows_the_published_run_of_each_chapter(monkeypatch, tm
     (tmp_path / "notebooks").mkdir()
     cells = [nbformat.v4.new_markdown_cell("# A chapter")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "01_new.ipynb")
-    monkeypatch.setattr(conf, "ROOT", tmp_path)
-    assert conf.published() == "### A chapter\n\n*no day noted*"
+    monkeypatch.setattr(parts, "ROOT", tmp_path)
+    assert parts.published() == "### A chapter\n\n*no day noted*"
 
 
 def test_jupyterlab_opens_the_notebook_and_leaves_the_source_alone(tmp_path):

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import re
+import sys
 
 import nbformat
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
@@ -12,6 +15,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
 
 @pytest.fixture(scope="module")
 def pages():
+    sys.path.append(str(REPOSITORY / "tools"))  # where a script finds those beside it
     spec = importlib.util.spec_from_file_location("pages", REPOSITORY / "tools/pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -74,6 +78,35 @@ def test_headings_and_links(pages):
     text = "[a](../book/glossary.md#x), [2](02_distillation.ipynb), [f](https://a.example/02_x.ipynb)"
     wanted = "[a](../glossary.md#x), [2](../02_distillation/index.ipynb), [f](https://a.example/02_x.ipynb)"
     assert pages.bent(text) == wanted
+
+
+def test_every_cell_has_an_id_of_its_own(made):
+    """Jupyter Book 2 wants it over the whole book."""
+    ids = [cell["id"] for file in made.rglob("*.ipynb") for cell in nbformat.read(file, 4).cells]
+    assert len(ids) == len(set(ids)) > 500
+
+
+def test_the_table_of_contents_has_every_page_of_the_book(made):
+    toc = yaml.safe_load((made / "myst.yml").read_text(encoding="utf-8"))["project"]["toc"]
+    listed, parts = [], list(toc)
+    while parts:
+        part = parts.pop()
+        parts += part.get("children", [])
+        listed += [made / part["file"]] if "file" in part else made.glob(part.get("pattern", "-"))
+    assert {page for kind in ("*.md", "*/*.ipynb") for page in made.glob(kind)} == set(listed)
+
+
+def test_nothing_is_left_open_on_a_page(made):
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in made.glob("*.md"))
+    assert not re.findall(r"PUBLISHED|LOCAL|TIMINGS|SIZES|CITED|{include}", pages)
+    assert "`slmops doctor` says of each of these" in pages and "{cite:t}`hinton2015distilling`" in pages
+
+
+def test_a_part_that_is_no_longer_there_is_said(pages):
+    part = '```{include} ../README.md\n:start-after: "## Two commands"\n:end-before: "## Licence"\n```'
+    assert pages.page_parts.included(part).startswith("You need Linux")
+    with pytest.raises(SystemExit, match="a part of README.md that has no line '## Two command' any more"):
+        pages.page_parts.included(part.replace("commands", "command"))
 
 
 CODE = "# %% [markdown]\n# # One\n# ## 1.1 First\n\n# %%\n1 + 1\n\n# %%\n2 + 2\n"
