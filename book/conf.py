@@ -1,17 +1,20 @@
 """Sphinx configuration: the book shows the notebooks as they were executed, and needs no network."""
 
 import json
+import re
 from pathlib import Path
 
 import yaml
 
 TOC = yaml.safe_load((Path(__file__).parent / "myst.yml").read_text(encoding="utf-8"))["project"]["toc"]
-TOCTREE = "\n\n```{{toctree}}\n:maxdepth: 1\n{}\n\n{}\n```\n"
+TOCTREE = "\n\n```{{toctree}}\n:maxdepth: 2\n{}\n\n{}\n```\n"
 
 project = "SLMOps Lab"
 author = "the SLMOps Lab authors"
 copyright = "SLMOps Lab; text and data CC-BY-4.0, code Apache-2.0"
 extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
     "myst_nb",
     "sphinx_design",
     "sphinxcontrib.bibtex",
@@ -30,6 +33,10 @@ myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 nb_execution_mode = "off"  # the outputs are those of `make course`
+autodoc_default_options = {"member-order": "bysource"}
+autodoc_preserve_defaults = True  # as they are written, not what they evaluate to
+add_module_names = False  # the page says it
+autodoc_typehints = "none"  # the docstrings say it, with shapes and units
 nitpicky = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
@@ -48,12 +55,35 @@ def contents(app, docname, source):
         if "title" in part:
             pages = [Path(page["file"]).with_suffix("").as_posix() for page in part["children"]]
             source[0] += TOCTREE.format(f":caption: {part['title']}", "\n".join(pages))
-    if docname.endswith("/index"):  # a chapter: a notebook, with all others of its folder
+    if docname == "index":
+        source[0] += TOCTREE.format(":caption: The library", "reference/index")
+    elif docname == "reference/index":
+        source[0] += TOCTREE.format(":hidden:", "\n".join(re.findall(r"\((\w+)\.md\)", source[0])))
+    elif docname.endswith("/index"):  # a chapter: a notebook, with all others of its folder
         notebook = json.loads(source[0])
         cell = next(cell for cell in reversed(notebook["cells"]) if cell["cell_type"] == "markdown")
         cell["source"] = "".join(cell["source"]) + TOCTREE.format(":hidden:\n:glob:", "*")
         source[0] = json.dumps(notebook)
 
 
+def plain(text):
+    """Text of a docstring, which is prose with `code` in it, as reStructuredText that reads the same."""
+    parts = re.split(r"`([^`]+)`", text)
+    parts[::2] = [re.sub(r"([\\*|`]|_\b)", r"\\\1", part) for part in parts[::2]]
+    parts[2::2] = [re.sub(r"^(?=\w)", r"\\ ", part) for part in parts[2::2]]  # as in `Finding`s
+    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
+    return "".join(parts)
+
+
+def prose(app, what, name, thing, options, lines):
+    """Docstrings for autodoc: paragraphs that are indented are shown as they are typed, all else is prose."""
+    told = []
+    for paragraph in "\n".join(lines).rstrip().split("\n\n"):
+        told += ["::", "", paragraph] if paragraph.startswith("    ") else [plain(paragraph)]
+        told.append("")
+    lines[:] = "\n".join(told).splitlines()
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", prose)
     app.connect("source-read", contents)

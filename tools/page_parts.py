@@ -3,6 +3,7 @@
 tools/pages.py puts it in, so that both builders of the book (Sphinx and Jupyter Book 2) read the same finished text.
 """
 
+import ast
 import json
 import re
 import sys
@@ -85,8 +86,37 @@ def model_sizes(text):
 def cited(text):
     """The page of references, which cites each of them: what is not cited on a page Jupyter Book 2 does not list."""
     found = pybtex.database.parse_file(ROOT / "book/references.bib").entries.items()
-    keys = [key for _, key in sorted((str(entry.persons["author"][0]).lower(), key) for key, entry in found)]
+    keys = [key for _, key in sorted((str(entry.persons["author"][0]).strip("{").lower(), key) for key, entry in found)]
     return text.replace("CITED", "; ".join(f"{{cite:t}}`{key}`" for key in keys))
+
+
+ROOMS = {  # the lowest floor first
+    "ground": ("errors", "files", "settings", "measure"),
+    **{room: (room,) for room in ("task", "evaluation", "training", "deployment", "operations", "course")},
+}
+MODULE = "\n{1}```{{eval-rst}}\n.. automodule:: slmops_lab.{0}\n   :members:\n```\n"
+
+
+def reference():
+    """{name: Markdown} of the pages of the library's reference, one a room; Sphinx's autodoc fills them.
+
+    Jupyter Book 2 has no autodoc, so these pages are Sphinx's alone.
+    """
+    library, pages, listed = ROOT / "slmops_lab", {}, []
+    for page, names in ROOMS.items():
+        files = [file for name in names for file in [library / f"{name}.py", *sorted((library / name).rglob("*.py"))]]
+        files = [file for file in files if file.is_file() and file.name != "__main__.py"]
+        modules = [
+            ".".join(file.relative_to(library).with_suffix("").parts).removesuffix(".__init__") for file in files
+        ]
+        pages[page] = f"# {', '.join(names)}\n"
+        pages[page] += "".join(MODULE.format(name, "" if name in ROOMS else f"## {name}\n\n") for name in modules)
+        said = ast.get_docstring(ast.parse(files[0].read_text(encoding="utf-8"))).splitlines()[0]
+        said = said if names == (page,) else "Paths, safe writes, time and memory: what all rooms stand on."
+        listed.append(f"- [{', '.join(names)}]({page}.md): {said}")
+    head = "The public functions and classes, room by room. A module imports from its own room and from those above it."
+    pages["index"] = f"# Reference of the library\n\n{head}\n\n" + "\n".join(listed) + "\n"
+    return pages
 
 
 COMPUTED = {"ledger": ledger, "bigger_machines": model_sizes, "references": cited}

@@ -154,6 +154,9 @@ def main(folder):
         text = page_parts.complete(page.stem, page.read_text(encoding="utf-8"))
         text = re.sub(r"\]\(\.\./notebooks/(\d\d_\w+)\.ipynb", r"](\1/index.ipynb", text)
         (folder / page.name).write_text(text, encoding="utf-8")
+    (folder / "reference").mkdir()
+    for name, text in page_parts.reference().items():
+        (folder / "reference" / f"{name}.md").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "data" / "support_desk" / "README.md", folder / "dataset.md")
     for file in ("myst.yml", "references.bib"):
         shutil.copy(ROOT / "book" / file, folder)

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 
+import docutils.core
 import nbformat
 import pytest
 import yaml
@@ -27,6 +28,14 @@ def made(pages, tmp_path_factory):
     folder = tmp_path_factory.mktemp("book") / "pages"
     pages.main(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def conf():
+    spec = importlib.util.spec_from_file_location("conf", REPOSITORY / "book/conf.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def words(notebook):
@@ -94,6 +103,36 @@ def test_the_table_of_contents_has_every_page_of_the_book(made):
         parts += part.get("children", [])
         listed += [made / part["file"]] if "file" in part else made.glob(part.get("pattern", "-"))
     assert {page for kind in ("*.md", "*/*.ipynb") for page in made.glob(kind)} == set(listed)
+
+
+def test_the_reference_has_every_public_module(made):
+    import pkgutil
+
+    import slmops_lab
+
+    modules = {module.name for module in pkgutil.walk_packages(slmops_lab.__path__, "slmops_lab.")}
+    public = {name for name in modules if not name.rsplit(".", 1)[-1].startswith("_")}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (made / "reference").glob("*.md"))
+    shown = re.findall(r"^\.\. automodule:: (\S+)$", text, re.MULTILINE)
+    assert len(shown) == len(set(shown)) and set(shown) == public
+
+
+def test_docstrings_read_in_the_reference_as_they_were_written(conf):
+    lines = [
+        "One `x`s or `a*b`, **options, a_ | b",
+        "over `two",
+        "lines`.",
+        "",
+        "    till: {a: *1}",
+        "      b",
+        "",
+        "End.",
+    ]
+    conf.prose(None, "function", "f", None, None, lines)
+    page = docutils.core.publish_parts("\n".join(lines), writer="html5", settings_overrides={"report_level": 1})["body"]
+    words = re.sub(r"<[^>]+>", "", page).split()
+    assert words == "One xs or a*b, **options, a_ | b over two lines. till: {a: *1} b End.".split(), page
+    assert "<pre" in page and page.count('<span class="docutils literal">') + page.count("<code") >= 3
 
 
 def test_nothing_is_left_open_on_a_page(made):

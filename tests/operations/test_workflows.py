@@ -156,7 +156,7 @@ def test_a_broken_rule_would_be_found():
 
 def test_the_book_is_published_without_a_run():
     lines, starts = steps("pages.yml")
-    assert lines == ["make book"] and starts == {"push", "workflow_dispatch"}
+    assert lines == ["make book", "make jupyter-book"] and starts == {"push", "workflow_dispatch"}
 
 
 def test_a_container_for_editors_sets_up_as_the_readme_does():
