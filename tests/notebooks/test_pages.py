@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+import tomllib
 
 import docutils.core
 import nbformat
@@ -146,6 +147,13 @@ def test_a_part_that_is_no_longer_there_is_said(pages):
     assert pages.page_parts.included(part).startswith("You need Linux")
     with pytest.raises(SystemExit, match="a part of README.md that has no line '## Two command' any more"):
         pages.page_parts.included(part.replace("commands", "command"))
+
+
+def test_the_changelog_begins_with_the_version_of_the_package(made):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert versions[0] == project["version"] and len(versions) == len(set(versions))
+    assert f"## {versions[0]}\n" in (made / "changelog.md").read_text(encoding="utf-8")
 
 
 CODE = "# %% [markdown]\n# # One\n# ## 1.1 First\n\n# %%\n1 + 1\n\n# %%\n2 + 2\n"
