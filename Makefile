@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: course test weekly lab book jupyter-book check-python sync publish lock format clean
+.PHONY: course test weekly lab book jupyter-book links check-python sync publish lock format clean
 
 # two at a time, each on a core of its own; chapters 3 and 4 start from what chapter 2 left
 ABREAST := -n logical --maxprocesses 2 --dist loadfile --durations 25
@@ -18,6 +18,7 @@ course: $(READY)
 test: $(READY)
 	$(BIN)/slmops fetch
 	$(BIN)/ruff check .
+	$(BIN)/python -m codespell_lib
 	$(BIN)/python -m pytest $(ABREAST)
 	rm -rf build/test
 	short="$$($(BIN)/python tools/short_base.py)" && $(BIN)/python tools/notebooks.py derive build/test/notebooks "$$short"
@@ -37,6 +38,10 @@ book: $(READY) book/_static/vendor/embed.js
 	$(BIN)/python tools/pages.py build/pages
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c book build/pages build/book
 	@echo "The book: build/book/index.html"
+
+links: $(READY)  # asks each address that the book names; weekly.yml does
+	$(BIN)/python tools/pages.py build/pages
+	$(BIN)/python -m sphinx -q -b linkcheck -c book build/pages build/links
 
 # The same pages by Jupyter Book 2, a Node program with an environment of its own. What it only warns of fails here, too.
 JB2 := build/jb2

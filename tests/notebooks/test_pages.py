@@ -149,6 +149,38 @@ def test_a_part_that_is_no_longer_there_is_said(pages):
         pages.page_parts.included(part.replace("commands", "command"))
 
 
+TEXTS = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "book").glob("*.md")]
+TEXTS += [path.with_suffix(".py") for path in NOTEBOOKS]
+
+
+def dead_links(path, text):
+    """Links of a text, as if it stood in the file `path`, that lead to no file here, or to no heading of that file."""
+    dead = []
+    for target in re.findall(r"\]\(((?![a-z]+:|#)[^)\s]+)\)", text):
+        file, _, heading = target.partition("#")
+        found = path.parent / file
+        titles = re.findall(r"^#+ (.+)$", found.read_text("utf-8"), re.M) if heading and found.is_file() else []
+        known = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+        if not found.is_file() or (heading and heading not in known):
+            dead.append(target)
+    return dead
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere_in_the_repository_too(path):
+    """Where they are read on GitHub, or in JupyterLab; inside the book, Sphinx checks them."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if path.suffix == ".md" or line.startswith("# "))  # no code
+    assert dead_links(path, text) == []
+
+
+def test_dead_links_are_found():
+    text = (
+        "[a](glossary.md#layer) [b](nowhere.md) [c](glossary.md#nonsense) [d](https://a.example/x) ![e](_static/no.png)"
+    )
+    assert dead_links(REPOSITORY / "book/index.md", text) == ["nowhere.md", "glossary.md#nonsense", "_static/no.png"]
+
+
 def test_the_changelog_begins_with_the_version_of_the_package(made):
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
