@@ -1,6 +1,7 @@
 """The files that other people's machinery reads: workflows, the Containerfile, alerting rules."""
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -157,6 +158,15 @@ def test_a_broken_rule_would_be_found():
 def test_the_book_is_published_without_a_run():
     lines, starts = steps("pages.yml")
     assert lines == ["make book", "make jupyter-book"] and starts == {"push", "workflow_dispatch"}
+
+
+def test_binder_installs_the_lock_and_fetches_the_model():
+    told = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8"))
+    assert {"python=3.11", "pip"} <= set(told["dependencies"]) and told["channels"] == ["conda-forge"]
+    script = ROOT / ".binder" / "postBuild"
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash" and "set -euo pipefail" in lines and os.access(script, os.X_OK)
+    assert lines[-2].endswith("-r requirements.lock -e .") and lines[-1] == "slmops fetch"
 
 
 def test_a_container_for_editors_sets_up_as_the_readme_does():
