@@ -1,0 +1,61 @@
+"""The built book: no warning, no file that is too large, nothing that a browser complains of or fetches elsewhere."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+PAGES = (  # figures, widgets, formulas, quizzes, tables, references, docstrings
+    "index",
+    "01_introduction/1-01",
+    "02_distillation/2-06",
+    "03_fine_tuning/3-04",
+    "04_deployment/quiz",
+    "ledger",
+    "references",
+    "reference/training",
+)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """Folder of the book, built as `make book` does, links checked."""
+    sources, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("built")
+    for command in (
+        ["tools/pages.py", str(sources / "pages")],
+        ["-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "book", str(sources / "pages"), str(built)],
+    ):
+        done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return built
+
+
+def test_no_file_of_the_book_is_larger_than_five_megabytes(book):
+    sizes = {file.relative_to(book).as_posix(): file.stat().st_size for file in book.rglob("*") if file.is_file()}
+    assert len(sizes) > 100 and not {name: size for name, size in sizes.items() if size > 5e6}
+
+
+def test_pages_open_without_a_network_and_without_complaints(book):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium on this machine")
+    if not (book / "_static/vendor/embed.js").is_file():
+        pytest.skip("`make book` has not fetched what the pages load")
+    from playwright.sync_api import sync_playwright
+
+    noted = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda said: noted.append((page.url, said.text)) if said.type != "log" else None)
+        page.on("pageerror", lambda error: noted.append((page.url, str(error))))
+        page.on("request", lambda asked: noted.append((page.url, asked.url)) if asked.url.startswith("http") else None)
+        page.on("requestfailed", lambda asked: noted.append((page.url, asked.url)))
+        for name in PAGES:
+            page.goto((book / f"{name}.html").as_uri(), wait_until="networkidle")
+            assert page.locator("article h1").count() == 1
+        browser.close()
+    # the widgets' player checks saved states with a schema of its own, and says so
+    assert [note for note in noted if "strictTypes" not in note[1]] == []
