@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slmops_lab import settings
-from slmops_lab.course import chapters, step_commands
+from slmops_lab.course import chapters, cloud_commands, step_commands
 from slmops_lab.deployment.endpoint import launch, protocol, server
 from slmops_lab.errors import CourseError
 
@@ -25,6 +25,9 @@ app.add_typer(data_app, name="data")
 step_app = typer.Typer(no_args_is_help=True, help="One step on the way from messages to a signed model.")
 app.add_typer(step_app, name="step")
 step_commands.add_to(step_app)
+cloud_app = typer.Typer(no_args_is_help=True, help="A signed package in an Azure workspace: shown, or sent.")
+app.add_typer(cloud_app, name="cloud")
+cloud_commands.add_to(cloud_app)
 out = Console(soft_wrap=True)
 
 
