@@ -135,6 +135,10 @@ def serve(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
     token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
+    gateway: Annotated[
+        bool,
+        typer.Option("--behind-gateway", help="with --no-token: a cloud's gateway asks, and nobody gets past it"),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,
     seconds: Annotated[
@@ -162,7 +166,7 @@ def serve(
     loaded = runtime.GenAIRuntime(folder, files)
     hosts = [*protocol.LOOPBACK, *(allow_host or [])] if allow_host or host in protocol.LOOPBACK else None
     made = server.application(loaded, name, secret, limits, log, hosts, allow_origin or ())
-    launch.serve(made, host, port, secret, seconds)
+    launch.serve(made, host, port, secret, seconds, gateway)
 
 
 @app.command("bench")

@@ -21,7 +21,7 @@ SECRET = re.compile(r"key|secret|token$|password|credential", re.IGNORECASE)
 WHERE = "(of the workspace)"  # the region, which only the workspace knows
 # what looks like a secret inside a sentence of the service: of storage addresses, of connections, of tokens
 SECRET_PART = re.compile(
-    r"(?i)\b(?:sig|sharedaccesssignature|accountkey|sharedaccesskey|api[-_]?key|password)=[^&;,\s\"']+"
+    r"(?i)\b(?:sig|sharedaccesssignature|accountkey|sharedaccesskey|api[-_]?key|password)[\"']?\s*[=:]\s*[^&;,\s]+"
     r"|\bbearer\s+[^\s,;\"']+|\beyJ[\w-]+\.[\w-]+\.[\w-]*|\bsk-[\w-]{6,}"
 )
 RETRIES = 3  # the SDK's ten would wait for minutes before they say that there are too many requests
@@ -29,12 +29,30 @@ RETRIES = 3  # the SDK's ten would wait for minutes before they say that there a
 
 @contextlib.contextmanager
 def quietly():
-    """Inside, the SDK says nothing: it warns for each experimental class, and about its own use of marshmallow."""
+    """Inside, the SDK says nothing: it warns for each experimental class, and about its own use of marshmallow.
+
+    The log of its telemetry, which is switched off, would still tell every logger here what the service answered.
+    """
     with warnings.catch_warnings(action="ignore"):
         import azure.ai.ml  # noqa: F401  sets its logger's level, so ours comes after it
 
         logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
+        activities = logging.getLogger("azure.ai.ml._telemetry")
+        activities.propagate, activities.handlers = False, [logging.NullHandler()]
         yield
+
+
+@contextlib.contextmanager
+def _without_git():
+    """Inside, the SDK finds no Git: it would add address and branch of the folder's repository to a job, unasked."""
+    before = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        os.environ.pop("GIT_DIR")
+        if before is not None:
+            os.environ["GIT_DIR"] = before
 
 
 def chat_lines(task, records):
@@ -161,7 +179,7 @@ def submit(job, client=None):
     client = client or workspace()
     if client is None:
         return None
-    with asking(f"take the job '{job.display_name or job.name}'"):
+    with _without_git(), asking(f"take the job '{job.display_name or job.name}'"):
         return client.jobs.create_or_update(job).name
 
 
@@ -198,7 +216,7 @@ def refusal(error):
     """An error of Azure's client as one clause: what the service said, and what to do about it."""
     from azure.core.exceptions import ClientAuthenticationError
 
-    text = str(getattr(error, "message", error)).strip()
+    text = str(getattr(error, "message", None) or error).strip()
     first = (text.splitlines() or [type(error).__name__])[0]  # the others say it again
     said = " ".join(SECRET_PART.sub("(secret)", first).split())[:200].rstrip(".")
     status = 401 if isinstance(error, ClientAuthenticationError) else getattr(error, "status_code", None)

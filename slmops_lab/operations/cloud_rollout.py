@@ -27,7 +27,7 @@ PORT, MOUNT = 8000, "/model"
 NEEDED = ("Containerfile", "pyproject.toml", "requirements.lock", "README.md", "LICENSE", "LICENSE-CONTENT")
 # The service mounts a model somewhere below MOUNT: by name and version, and often by the folder that was uploaded.
 FIND = f'"$(dirname "$(find -L {MOUNT} -name genai_config.json | head -n 1)")"'
-START = f"exec slmops serve {FIND} --host 0.0.0.0 --port {PORT} --no-token"
+START = f"exec slmops serve {FIND} --host 0.0.0.0 --port {PORT} --no-token --behind-gateway"
 ENTRY = f"# in Azure: the service asks for the token\nENTRYPOINT {json.dumps(['sh', '-c', START])}\nCMD []\n"
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")  # of an endpoint, as the service wants it
 SLACK = 10  # seconds that the service waits longer than the endpoint itself, so that the endpoint's reason arrives
@@ -222,7 +222,7 @@ def idle(traffic):
     """The colour for a new version: one without traffic. Raises CourseError where two answer."""
     live = [name for name, percent in traffic.items() if percent]
     if len(live) > 1:
-        shares = ", ".join(f"{name} {traffic[name]} %" for name in live)
+        shares = ", ".join(f"{name} {traffic[name]} %" for name in sorted(live))
         raise CourseError(f"A rollout is going on ({shares}): bring it to 0 or 100 % first.")
     return next(colour for colour in COLOURS if colour not in live)
 
