@@ -24,7 +24,6 @@ SECRET_PART = re.compile(
     r"(?i)\b(?:sig|sharedaccesssignature|accountkey|sharedaccesskey|api[-_]?key|password)[\"']?\s*[=:]\s*[^&;,\s]+"
     r"|\bbearer\s+[^\s,;\"']+|\beyJ[\w-]+\.[\w-]+\.[\w-]*|\bsk-[\w-]{6,}"
 )
-RETRIES = 3  # the SDK's ten would wait for minutes before they say that there are too many requests
 
 
 @contextlib.contextmanager
@@ -242,7 +241,7 @@ def workspace():
     from azure.ai.ml import MLClient
     from azure.identity import DefaultAzureCredential
 
-    return MLClient(DefaultAzureCredential(), *given.values(), enable_telemetry=False, retry_total=RETRIES)
+    return MLClient(DefaultAzureCredential(), *given.values(), enable_telemetry=False)
 
 
 def _without_secrets(value, name=""):
