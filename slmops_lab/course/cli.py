@@ -270,7 +270,7 @@ def grade(
 
     limits = grading.Limits(seconds=seconds, megabytes=megabytes)
     graded = grading.grade(notebook, to, limits, workers, lambda line: print(line, flush=True))
-    print(f"{to / 'class.csv'}: {len(graded)} learner{'s' * (len(graded) > 1)}")
+    print(f"{to / 'class.csv'}: {len(graded)} learner{'s' * (len(graded) > 1)} graded")
 
 
 def _for_azure(given, to, compute, submit):
