@@ -250,11 +250,12 @@ def handout(
     chapter: Annotated[list[str] | None, typer.Argument(help="names or numbers; all if none")] = None,
     to: Annotated[Path, typer.Option("--out", help="a new folder")] = Path("handout"),
     outputs: Annotated[bool, typer.Option(help="keep what the published run printed")] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="mark the exercises for nbgrader")] = False,
 ):
     """Write the chapters for learners: without solutions, and without outputs."""
     from slmops_lab.course import editions
 
-    print(*editions.hand_out(to, chapter, outputs), sep="\n")
+    print(*editions.hand_out(to, chapter, outputs, nbgrader), sep="\n")
 
 
 @app.command()
