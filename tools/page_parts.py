@@ -91,7 +91,7 @@ def cited(text):
 
 
 ROOMS = {  # the lowest floor first
-    "ground": ("errors", "files", "settings", "measure"),
+    "ground": ("errors", "files", "settings", "devices", "measure"),
     **{room: (room,) for room in ("task", "evaluation", "training", "deployment", "operations", "course")},
 }
 MODULE = "\n{1}```{{eval-rst}}\n.. automodule:: slmops_lab.{0}\n   :members:\n```\n"
@@ -112,7 +112,7 @@ def reference():
         pages[page] = f"# {', '.join(names)}\n"
         pages[page] += "".join(MODULE.format(name, "" if name in ROOMS else f"## {name}\n\n") for name in modules)
         said = ast.get_docstring(ast.parse(files[0].read_text(encoding="utf-8"))).splitlines()[0]
-        said = said if names == (page,) else "Paths, safe writes, time and memory: what all rooms stand on."
+        said = said if names == (page,) else "Paths, safe writes, devices, time and memory: what all rooms stand on."
         listed.append(f"- [{', '.join(names)}]({page}.md): {said}")
     head = "The public functions and classes, room by room. A module imports from its own room and from those above it."
     pages["index"] = f"# Reference of the library\n\n{head}\n\n" + "\n".join(listed) + "\n"

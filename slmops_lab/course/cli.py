@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slmops_lab import settings
-from slmops_lab.course import chapters, step_commands
+from slmops_lab.course import chapters, cloud_commands, step_commands
 from slmops_lab.deployment.endpoint import launch, protocol, server
 from slmops_lab.errors import CourseError
 
@@ -25,6 +25,9 @@ app.add_typer(data_app, name="data")
 step_app = typer.Typer(no_args_is_help=True, help="One step on the way from messages to a signed model.")
 app.add_typer(step_app, name="step")
 step_commands.add_to(step_app)
+cloud_app = typer.Typer(no_args_is_help=True, help="A signed package in an Azure workspace: shown, or sent.")
+app.add_typer(cloud_app, name="cloud")
+cloud_commands.add_to(cloud_app)
 out = Console(soft_wrap=True)
 
 
@@ -132,6 +135,10 @@ def serve(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
     token: Annotated[bool, typer.Option(help="ask clients for a bearer token")] = True,
+    gateway: Annotated[
+        bool,
+        typer.Option("--behind-gateway", help="with --no-token: a cloud's gateway asks, and nobody gets past it"),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="request log, redacted JSON lines")] = None,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait")] = protocol.Limits.queue,
     seconds: Annotated[
@@ -159,7 +166,7 @@ def serve(
     loaded = runtime.GenAIRuntime(folder, files)
     hosts = [*protocol.LOOPBACK, *(allow_host or [])] if allow_host or host in protocol.LOOPBACK else None
     made = server.application(loaded, name, secret, limits, log, hosts, allow_origin or ())
-    launch.serve(made, host, port, secret, seconds)
+    launch.serve(made, host, port, secret, seconds, gateway)
 
 
 @app.command("bench")
@@ -243,11 +250,12 @@ def handout(
     chapter: Annotated[list[str] | None, typer.Argument(help="names or numbers; all if none")] = None,
     to: Annotated[Path, typer.Option("--out", help="a new folder")] = Path("handout"),
     outputs: Annotated[bool, typer.Option(help="keep what the published run printed")] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="mark the exercises for nbgrader")] = False,
 ):
     """Write the chapters for learners: without solutions, and without outputs."""
     from slmops_lab.course import editions
 
-    print(*editions.hand_out(to, chapter, outputs), sep="\n")
+    print(*editions.hand_out(to, chapter, outputs, nbgrader), sep="\n")
 
 
 @app.command()
@@ -263,7 +271,7 @@ def grade(
 
     limits = grading.Limits(seconds=seconds, megabytes=megabytes)
     graded = grading.grade(notebook, to, limits, workers, lambda line: print(line, flush=True))
-    print(f"{to / 'class.csv'}: {len(graded)} learner{'s' * (len(graded) > 1)}")
+    print(f"{to / 'class.csv'}: {len(graded)} learner{'s' * (len(graded) > 1)} graded")
 
 
 def _for_azure(given, to, compute, submit):

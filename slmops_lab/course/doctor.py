@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from slmops_lab import settings
+from slmops_lab import devices, settings
+from slmops_lab.errors import CourseError
 
 Finding = namedtuple("Finding", "good what found advice")
 
@@ -118,3 +119,15 @@ def _installed():
     except ImportError:  # said in a row of its own
         found = "unknown"
     yield True, "bf16 arithmetic", found, ""
+    yield from _device()
+
+
+def _device():
+    try:
+        here, chosen = devices.present(), devices.chosen()
+        found = f"{chosen} is used" + (f", {here[0]} is here" if here[0] != chosen else "")
+        yield True, "graphics processor", found + (f" ({devices.VARIABLE}=auto)" if chosen != here[0] else ""), ""
+    except CourseError as error:
+        yield False, "graphics processor", str(error), f"unset {devices.VARIABLE}"
+    except ImportError:  # without torch nothing is trained
+        pass

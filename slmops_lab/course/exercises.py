@@ -4,6 +4,7 @@ They never raise: whatever a learner's value does is told in one sentence. Impor
 IPython's handler for NameError, so that a check of a name without a value is one sentence, too.
 """
 
+import inspect
 import reprlib
 import textwrap
 
@@ -25,7 +26,7 @@ def check(name, value, test, hint, why, wanted=None):
     if value is ...:
         print(f"Exercise {name}: not tried yet. Replace the ... above and run both cells.")
         return
-    found = f"found {_one_line(_short.repr(value))} ({type(value).__name__})"
+    found = f"found {_told(value)} ({type(value).__name__})"
     found += "" if wanted is None else f", wanted {wanted}"
     try:
         _passed[name] = bool(test(value))
@@ -40,6 +41,12 @@ def check(name, value, test, hint, why, wanted=None):
 def passed(name):
     """Whether the last `check` of this exercise found it right."""
     return _passed.get(name, False)
+
+
+def _told(value):
+    """What a value is, on one line: of a function its name, not where it lies in memory."""
+    named = getattr(value, "__name__", None) if inspect.isroutine(value) else None
+    return named if isinstance(named, str) else _one_line(_short.repr(value))
 
 
 def _one_line(value):

@@ -59,7 +59,8 @@ class Handed:
 
 
 def grade(paths, out, limits=None, workers=2, say=print):
-    """Grade notebooks or folders of them; writes out/LEARNER.json and out/class.csv.
+    """Grade notebooks or folders of them; writes out/LEARNER.json and out/class.csv, also for those who handed in
+    nothing that can be graded.
 
     A notebook's learner is the folder it lies in below a given folder, else its name without the chapter's. say:
     called with one line for each notebook. Returns {learner: {chapter: {exercise: {'result', 'said', ...}}}}. Raises
@@ -82,10 +83,13 @@ def grade(paths, out, limits=None, workers=2, say=print):
             right = sum(result["result"] == RIGHT for result in results.values())
             say(f"{one.learner}, chapter {one.chapter}: {right} of {len(results)} right")
     Path(out).mkdir(parents=True, exist_ok=True)
-    for learner, results in graded.items():
-        own = [problem for problem in problems if problem.startswith(f"{learner}:")]
-        write_json(Path(out) / f"{learner}.json", {"learner": learner, "chapters": results, "problems": own})
-    _write_class(Path(out) / "class.csv", graded)
+    said = {problem.partition(":")[0]: [] for problem in problems} | {learner: [] for learner in graded}
+    for problem in problems:
+        said[problem.partition(":")[0]].append(problem)
+    for learner, own in said.items():
+        told = {"learner": learner, "chapters": graded.get(learner, {}), "problems": own}
+        write_json(Path(out) / f"{learner}.json", told)
+    _write_class(Path(out) / "class.csv", graded, said)
     return graded
 
 
@@ -101,7 +105,7 @@ def chapter_of(number):
 
 
 def collect(paths):
-    """([`Handed`], sentences about what is none): files, and the .ipynb files of folders."""
+    """([`Handed`], sentences "LEARNER: ..." about what is none): files, and the .ipynb files of folders."""
     handed, problems = [], []
     for path in map(Path, paths):
         if not path.exists():
@@ -111,11 +115,20 @@ def collect(paths):
             one, problem = _read(file, _learner(file, path))
             handed += [one] if one else []
             problems += [problem] if problem else []
+        problems += [f"{_name(empty.name)}: there is no notebook in {empty}." for empty in _without(path, files)]
     twice = {key_of(one) for i, one in enumerate(handed) if any(key_of(one) == key_of(other) for other in handed[:i])}
     for learner, chapter in sorted(twice):
         both = ", ".join(str(one.path) for one in handed if key_of(one) == (learner, chapter))
         problems.append(f"{learner}: there is more than one notebook of chapter {chapter}, so none is graded: {both}.")
     return [one for one in handed if key_of(one) not in twice], problems
+
+
+def _without(path, files):
+    """Learners' folders in which none of the files lies; none where the given path is one learner's own folder."""
+    if not path.is_dir() or any(file.parent == path for file in files):
+        return []
+    folders = sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith((".", "_")))
+    return [one for one in folders if not any(one in file.parents for file in files)]
 
 
 def _read(file, learner):
@@ -144,7 +157,10 @@ TITLE = re.compile(r"[-_ ]*0?[1-4][-_ ](introduction|distillation|fine[-_]tuning
 
 def _learner(file, given):
     inside = file.relative_to(given).parts[:-1] if given.is_dir() else ()
-    name = inside[0] if inside else TITLE.sub("", file.stem)
+    return _name(inside[0] if inside else TITLE.sub("", file.stem))
+
+
+def _name(name):
     return re.sub(r"[^\w.@+-]+", "-", name).strip("-.") or "learner"
 
 
@@ -257,12 +273,14 @@ def _end(process):
     process.wait()
 
 
-def _write_class(path, graded):
+def _write_class(path, graded, problems):
+    """A row for each learner, also where there was nothing to grade: their number of right answers is empty then."""
     names = sorted({name for chapters in graded.values() for results in chapters.values() for name in results})
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["learner", "right", *names])
-        for learner, chapters in sorted(graded.items()):
+        table.writerow(["learner", "right", *names, "problems"])
+        for learner, sentences in sorted(problems.items()):
+            chapters = graded.get(learner, {})
             results = {name: result["result"] for of in chapters.values() for name, result in of.items()}
-            right = sum(result == RIGHT for result in results.values())
-            table.writerow([learner, right, *(results.get(name, "") for name in names)])
+            right = sum(result == RIGHT for result in results.values()) if chapters else ""
+            table.writerow([learner, right, *(results.get(name, "") for name in names), " ".join(sentences)])

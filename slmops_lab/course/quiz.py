@@ -20,6 +20,9 @@ import yaml
 from slmops_lab.errors import CourseError
 from slmops_lab.settings import ROOT
 
+# JupyterLab looks at the focused element alone: without it an arrow key leaves for the next cell, and "dd" deletes one
+NO_SHORTCUTS = 'data-lm-suppress-shortcuts="true"'
+
 FILE = ROOT / "notebooks" / "quizzes.yaml"
 
 
@@ -76,7 +79,7 @@ def ask(chapter, file=FILE):
 def _fieldset(name, number, question):
     lines = [f"<fieldset><legend>{number + 1}. {_code(question.ask)}</legend>"]
     for place, option in enumerate(question.options):
-        control = f'<input type="radio" name="{name}-{number}" value="{place}" data-question="{number}">'
+        control = f'<input type="radio" name="{name}-{number}" value="{place}" data-question="{number}" {NO_SHORTCUTS}>'
         lines.append(f"<label>{control} {_code(option.says)}</label>")
     return "\n".join([*lines, '<p role="status"></p></fieldset>'])
 

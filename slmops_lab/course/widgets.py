@@ -19,12 +19,17 @@ import IPython.display
 import ipywidgets
 import sympy
 
+from slmops_lab.course.quiz import NO_SHORTCUTS
+
+_given = {}  # {question: what was predicted}: a cell that is run again keeps it
+
 
 def predict(question, choices):
     """Show a question with a place for the reader's prediction; returns the `Prediction`.
 
     choices: a list of texts of which one is chosen, or the unit of a number, such as "MB". Nothing waits for it: a run
-    without a reader goes on. Raises ValueError for an empty question or unit, and for fewer than two different texts.
+    without a reader goes on. A cell that is run again shows what was predicted before. Raises ValueError for an empty
+    question or unit, and for fewer than two different texts.
     """
     prediction = Prediction(question, choices)
     IPython.display.display(prediction)
@@ -47,6 +52,10 @@ class Prediction(ipywidgets.VBox):
         else:
             self.place = ipywidgets.RadioButtons(options=self.options, value=None)
         self.place.style.description_width = "initial"
+        given = _given.get(self.question)
+        if given and (self.unit or given in self.options):
+            self.place.value = given
+        self.place.observe(lambda change: _given.update({self.question: change["new"]}), "value")
         super().__init__([ipywidgets.HTML(f"<b>{escape(self.question)}</b>"), self.place])
 
     def _repr_mimebundle_(self, **kwargs):
@@ -140,7 +149,7 @@ def explorer(title, dials, results, unit, fits=None):
         shown = escape(start) if names else _number(start)
         told = json.dumps([float(value) for value in (names.values() if names else values)])
         slider = f'<input type="range" max="{len(values) - 1}" value="{place}" data-values="{told}"'
-        slider += f' data-names="{escape(json.dumps(list(names)))}">'
+        slider += f' data-names="{escape(json.dumps(list(names)))}" {NO_SHORTCUTS}>'
         rows.append(f"<label>{escape(label)} {slider} <output>{shown}</output></label>")
     shown = [float(formula.subs(begin)) for formula in results.values()]
     for label, value in zip(results, shown, strict=True):
@@ -149,7 +158,7 @@ def explorer(title, dials, results, unit, fits=None):
         rows.append(f"<div><span>{escape(label)}</span>{bar}{number}</div>")
     if fits:
         yes, no = map(escape, fits[1:])
-        rows.append(f'<p data-yes="{yes}" data-no="{no}">{yes if fits[0].subs(begin) >= 0 else no}</p>')
+        rows.append(f'<p role="status" data-yes="{yes}" data-no="{no}">{yes if fits[0].subs(begin) >= 0 else no}</p>')
     parts = {"title": escape(title), "rows": "\n".join(rows), "names": ", ".join(map(str, plain.values()))}
     parts["formulas"] = ", ".join(sympy.jscode(formula.xreplace(plain)) for formula in formulas)
     parts["name"] = "explorer-" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache
 
-from slmops_lab import measure, settings
+from slmops_lab import devices, measure
 from slmops_lab.task import encoding
 
 
@@ -32,8 +32,14 @@ def generate_scored(model, tokenizer, chats, max_new_tokens=64, batch_size=32, l
     return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature, scored=True)
 
 
+def _generate(model, *how, **more):
+    with devices.at_work(model) as device:
+        return _generate_there(device, model, *how, **more)
+
+
 @torch.inference_mode()
-def _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
+def _generate_there(device, model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
+    batch_size = devices.wide(batch_size, device)
     prompts = [encoding.prompt_ids(tokenizer, chat) for chat in chats]
     texts, log_probs = [""] * len(prompts), [None] * len(prompts)
     shared = _shared(prompts)
@@ -68,7 +74,7 @@ def _read(model, tokens):
     """The keys and values of a prefix, for a batch of one."""
     cache = DynamicCache(config=encoding.decoder(model).config)
     if tokens:
-        encoding.decoder(model).model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+        encoding.decoder(model).model(input_ids=_there(model, [tokens]), past_key_values=cache, use_cache=True)
     return cache
 
 
@@ -79,9 +85,10 @@ def _answer(model, tokenizer, cache, known, rest, max_new_tokens, temperature):
     are a quarter of it: to copy the others' keys and values costs about as much as one step.
     """
     base, head = encoding.decoder(model), model.get_output_embeddings()
-    ends = torch.tensor(_ends(base, tokenizer))
+    ends = _there(model, _ends(base, tokenizer))
     padded = tokenizer.pad({"input_ids": rest}, padding_side="left", return_tensors="pt")
-    ids, mask = padded["input_ids"], torch.nn.functional.pad(padded["attention_mask"], (known, 0), value=1)
+    ids, mask = _there(model, padded["input_ids"]), _there(model, padded["attention_mask"])
+    mask = torch.nn.functional.pad(mask, (known, 0), value=1)
     rows, answers, sums = torch.arange(len(rest)), [[] for _ in rest], torch.zeros(len(rest), dtype=torch.float64)
     open_rows = torch.ones(len(rest), dtype=torch.bool)
     for _ in range(max_new_tokens):
@@ -90,9 +97,9 @@ def _answer(model, tokenizer, cache, known, rest, max_new_tokens, temperature):
         states = base.model(input_ids=ids, **read).last_hidden_state[:, -1]
         logits = head(states.contiguous()).float()  # of a slice, torch (2.13) would copy the head once per message
         ids = _taken(logits, temperature)
-        gained = logits.log_softmax(-1).gather(1, ids)[:, 0].double()
+        gained = logits.log_softmax(-1).gather(1, ids)[:, 0].cpu().double()  # Apple's GPU has no 64 bits
         sums[rows] += gained.masked_fill(~open_rows[rows], 0)
-        open_rows[rows] &= ~torch.isin(ids[:, 0], ends)
+        open_rows[rows] &= ~torch.isin(ids[:, 0], ends).cpu()
         for row, token in zip(rows.tolist(), ids[:, 0].tolist(), strict=True):
             if open_rows[row]:
                 answers[row].append(token)
@@ -100,10 +107,16 @@ def _answer(model, tokenizer, cache, known, rest, max_new_tokens, temperature):
         if not len(going):
             break
         if len(rows) - len(going) >= len(rows) / 4:
-            cache.batch_select_indices(going)
-            rows, ids, mask = rows[going], ids[going], mask[going]
+            rows, there = rows[going], _there(model, going)
+            cache.batch_select_indices(there)
+            ids, mask = ids[there], mask[there]
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
     return list(zip(answers, sums.tolist(), strict=True))
+
+
+def _there(model, numbers):
+    """Whole numbers as a tensor on the model's device."""
+    return torch.as_tensor(numbers).to(encoding.decoder(model).device)
 
 
 def _ends(base, tokenizer):
@@ -119,23 +132,28 @@ def _taken(logits, temperature):
     return torch.multinomial((logits / temperature).softmax(-1), 1)
 
 
-@torch.inference_mode()
 def nats(model, tokenizer, examples, batch_size=16):
     """What the right answers cost a model: a list, for each encoded example, of -log P(answer with its end).
 
     In nats; divided by its tokens and put into exp it is the perplexity of an answer.
     """
+    with devices.at_work(model) as device:
+        return _nats(model, tokenizer, examples, devices.wide(batch_size, device), device)
+
+
+@torch.inference_mode()
+def _nats(model, tokenizer, examples, batch_size, device):
     batch_of, head = encoding.collate(tokenizer), model.get_output_embeddings()
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
     costs = [0.0] * len(examples)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+        with devices.arithmetic(device):
             done = encoding.forward(model, batch_of([examples[i] for i in chosen]), hidden_states=False)
             log_probs = head(done.states).float().log_softmax(-1)
         gained = log_probs.gather(1, done.targets[:, None])[:, 0]
         answers = [sum(t != encoding.IGNORE for t in examples[i]["labels"]) for i in chosen]
         for i, own in zip(chosen, gained.split(answers), strict=True):
-            costs[i] = -float(own.double().sum())
+            costs[i] = -float(own.cpu().double().sum())
     measure.give_back()
     return costs

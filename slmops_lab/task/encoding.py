@@ -109,19 +109,21 @@ def decoder(model):
 
 
 def forward(model, batch, hidden_states=True):
-    """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`.
+    """Run the decoder, without its vocabulary head, on a batch of `collate`: a `Forward`, on the model's device.
 
     hidden_states=False keeps the last state only, which is all that next-token losses need. Where the batch has
     `lower_states`, (tokens, hidden size), the decoder's first layer reads them instead of the tokens' embeddings.
     """
     import torch
 
+    body = decoder(model).model
+    batch = {key: tensor.to(body.device) for key, tensor in batch.items()}
     real = batch["attention_mask"].bool()
     followed = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
-    read, body = {"input_ids": batch["input_ids"]}, decoder(model).model
+    read = {"input_ids": batch["input_ids"]}
     if "lower_states" in batch:
         states = batch["lower_states"]
-        padded = torch.zeros(*real.shape, states.shape[-1], dtype=body.dtype)
+        padded = torch.zeros(*real.shape, states.shape[-1], dtype=body.dtype, device=body.device)
         padded[real] = states.to(padded.dtype)
         read = {"inputs_embeds": padded}
     out = body(**read, attention_mask=batch["attention_mask"], output_hidden_states=hidden_states, use_cache=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from slmops_lab import measure, settings
+from slmops_lab import devices, measure
 from slmops_lab.errors import CourseError
 from slmops_lab.task import encoding
 
@@ -63,7 +63,6 @@ def shared_tokens(teacher_tokenizer, tokenizer):
     return sum(theirs.get(token) == i for token, i in ours.items()) / max(len(theirs), len(ours), 1)
 
 
-@torch.inference_mode()
 def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_tokenizer=None):
     """The teacher reads examples with their answers, once.
 
@@ -77,6 +76,12 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
             f"Teacher and student have different tokenizers ({int(100 * shared)} % of the tokens agree): what the one "
             "thinks of a token says nothing to the other, so let the student learn from the teacher's text alone."
         )
+    with devices.at_work(model) as device:
+        return _study(model, tokenizer, examples, layers, devices.wide(batch_size, device), device)
+
+
+@torch.inference_mode()
+def _study(model, tokenizer, examples, layers, batch_size, device):
     batch_of = encoding.collate(tokenizer)
     head = model.get_output_embeddings()
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
@@ -85,11 +90,11 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = batch_of([examples[i] for i in chosen])
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+            with devices.arithmetic(device):
                 done = encoding.forward(model, batch, hidden_states=set(layers) != {-1})
                 log_probs = head(done.states).float().log_softmax(-1)
-            states = torch.stack([done.layer(index) for index in layers], dim=1).to(torch.bfloat16)
-            gained = log_probs.gather(1, done.targets[:, None])[:, 0]
+            states = torch.stack([done.layer(index) for index in layers], dim=1).to("cpu", torch.bfloat16)
+            gained = log_probs.gather(1, done.targets[:, None])[:, 0].cpu()
             tokens = [len(examples[i]["input_ids"]) for i in chosen]
             answers = [sum(t != encoding.IGNORE for t in examples[i]["labels"]) for i in chosen]
             for i, own_states, own_gains in zip(chosen, states.split(tokens), gained.split(answers), strict=True):
@@ -100,7 +105,6 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
     return studied, confidences
 
 
-@torch.no_grad()
 def fit_layers(model, tokenizer, examples, columns, ridge=0.01, batch_size=16):
     """Bring what a student's layers write near to a teacher's states: one matrix a layer, in closed form.
 
@@ -115,9 +119,17 @@ def fit_layers(model, tokenizer, examples, columns, ridge=0.01, batch_size=16):
     `mlp.down_proj`, and IndexError where the model has no such layer.
     """
     body = encoding.decoder(model).model
-    layers, norm, errors = body.layers, body.norm, {}
+    layers = body.layers
     if other := [i for i in columns if not hasattr(getattr(layers[i], "mlp", None), "down_proj")]:
         raise CourseError(f"Layer {other[0]} has no matrix mlp.down_proj that could be fitted to the teacher.")
+    with devices.at_work(model) as device:
+        return _fit_all(model, tokenizer, examples, columns, ridge, devices.wide(batch_size, device))
+
+
+@torch.no_grad()
+def _fit_all(model, tokenizer, examples, columns, ridge, batch_size):
+    body = encoding.decoder(model).model
+    layers, norm, errors = body.layers, body.norm, {}
     try:
         body.norm = torch.nn.Identity()
         for i, layer in enumerate(layers, -len(layers)):
@@ -129,7 +141,7 @@ def fit_layers(model, tokenizer, examples, columns, ridge=0.01, batch_size=16):
                 states = [None] * len(examples)
                 for chosen, _, written in _batches(model, tokenizer, examples, batch_size):
                     lengths = [len(examples[j]["input_ids"]) for j in chosen]
-                    for j, own in zip(chosen, written.to(torch.bfloat16).split(lengths), strict=True):
+                    for j, own in zip(chosen, written.to("cpu", torch.bfloat16).split(lengths), strict=True):
                         states[j] = own.clone()
                 examples = [{**one, "lower_states": own} for one, own in zip(examples, states, strict=True)]
     finally:
@@ -145,7 +157,7 @@ def _batches(model, tokenizer, examples, batch_size):
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = batch_of([examples[j] for j in chosen])
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.fast_bf16()):
+        with devices.arithmetic(encoding.decoder(model).device):
             done = encoding.forward(model, batch, hidden_states=False)
         yield chosen, batch, done.layer(-1).float()
 
@@ -158,8 +170,8 @@ def _fit(model, tokenizer, examples, column, norm_weight, ridge, batch_size):
     squares, products, error, tokens = 0, 0, 0.0, 0
     try:
         for _, batch, written in _batches(model, tokenizer, examples, batch_size):
-            activations = seen["activations"][batch["attention_mask"].bool()].float()
-            goal = batch["teacher_states"][:, column].float()
+            activations = seen["activations"][batch["attention_mask"].bool().to(written.device)].float()
+            goal = batch["teacher_states"][:, column].to(written.device).float()
             if norm_weight is not None:
                 goal = goal / norm_weight
                 goal = goal * (written.norm(dim=-1, keepdim=True) / goal.norm(dim=-1, keepdim=True))
@@ -171,8 +183,9 @@ def _fit(model, tokenizer, examples, column, norm_weight, ridge, batch_size):
             tokens += len(goal)
     finally:
         hook.remove()
+    squares, products = squares.cpu(), products.cpu()  # 64 bits, which Apple's GPU does not have
     hold = ridge * squares.diagonal().mean() * torch.eye(len(squares))
     change = torch.linalg.solve((squares + hold).double(), products.double())
     explained = float((change * (2 * products - squares @ change.float())).sum())
-    linear.weight += change.T.to(linear.weight.dtype)
+    linear.weight += change.T.to(linear.weight)
     return error / tokens, (error - explained) / tokens

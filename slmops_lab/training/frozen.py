@@ -11,6 +11,7 @@ match of 71.6 % with all layers trained, 2.4 points less with the lowest third f
 cannot tell), 4.2 less with the lower half (-7.9 to -0.5).
 """
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -23,7 +24,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from slmops_lab import measure, settings
+from slmops_lab import devices, measure, settings
 from slmops_lab.errors import CourseError
 from slmops_lab.files import atomic_folder
 from slmops_lab.task import encoding
@@ -105,9 +106,14 @@ def upper(model, lower):
             body.layers = layers
 
 
-@torch.inference_mode()
 def _computed(model, tokenizer, examples, depth, dtype, batch_size):
     """(all tokens, hidden size): what layer `depth` reads of each example, in their order."""
+    with devices.at_work(model) as device:
+        return _computed_there(model, tokenizer, examples, depth, dtype, devices.wide(batch_size, device), device)
+
+
+@torch.inference_mode()
+def _computed_there(model, tokenizer, examples, depth, dtype, batch_size, device):
     body, batch_of = encoding.decoder(model).model, encoding.collate(tokenizer)
     plain = [{key: example[key] for key in ("input_ids", "labels")} for example in examples]
     order = sorted(range(len(plain)), key=lambda i: -len(plain[i]["input_ids"]))
@@ -116,10 +122,10 @@ def _computed(model, tokenizer, examples, depth, dtype, batch_size):
         body.layers, body.norm = torch.nn.ModuleList(layers[:depth]), torch.nn.Identity()
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16 and settings.fast_bf16()):
+            with devices.arithmetic(device) if dtype == torch.bfloat16 else contextlib.nullcontext():
                 done = encoding.forward(model, batch_of([plain[i] for i in chosen]), hidden_states=False)
             lengths = [len(plain[i]["input_ids"]) for i in chosen]
-            for i, own in zip(chosen, done.layer(-1).to(dtype).split(lengths), strict=True):
+            for i, own in zip(chosen, done.layer(-1).to("cpu", dtype).split(lengths), strict=True):
                 states[i] = own.clone()
     finally:
         body.layers, body.norm = layers, norm

@@ -3,8 +3,8 @@
 transformers' Trainer does the work; this module adds what makes it fast on two cores (batches of similar
 length, bf16 arithmetic on fp32 weights where the processor has it, the vocabulary head on answer tokens
 only, the embedding table left as it is unless it is asked for), a memory budget, a mean over tokens where gradients
-are accumulated, and checkpoints that know their training. It trains on one processor, and keeps the weights that
-move, their gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are
+are accumulated, and checkpoints that know their training. It trains on one device (`devices`), and keeps the weights
+that move, their gradients and AdamW's two states in 32 bits. `frozen` reads what lies below the layers that are
 trained only once.
 """
 
@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from slmops_lab import measure, settings
+from slmops_lab import devices, measure, settings
 from slmops_lab.errors import CourseError
 from slmops_lab.files import sha256_of, write_json
 from slmops_lab.task import encoding
@@ -236,14 +236,16 @@ def arguments(folder, kind=TrainingArguments, **overrides):
     kind may be a class derived from it, such as a trainer of TRL's brings along. The first call in a process says
     where the processor computes in 32 bits only.
     """
-    if not settings.fast_bf16() and "bf16" not in overrides:
+    on_cpu = overrides.get("use_cpu")
+    device = devices.chosen() if on_cpu is None else "cpu" if on_cpu else devices.present()[0]
+    if device == "cpu" and not settings.fast_bf16() and "bf16" not in overrides:
         _say_once(
             "This processor has no fast 16-bit arithmetic (bf16): training computes in 32 bits, which takes longer."
         )
     values = {
         "output_dir": str(folder),
-        "use_cpu": True,  # what is trained here is read, scored and exported on the processor, too
-        "bf16": settings.fast_bf16(),
+        "use_cpu": device == "cpu",
+        "bf16": devices.fast_bf16(device),
         # many small steps learn more from a thousand examples than few large ones
         "per_device_train_batch_size": 4,
         "num_train_epochs": 3,
@@ -259,7 +261,10 @@ def arguments(folder, kind=TrainingArguments, **overrides):
         "logging_steps": 5,
         "disable_tqdm": True,
     }
-    return kind(**{**values, **overrides})
+    made = kind(**{**values, **overrides})
+    if device == "cuda":
+        made._n_gpu = 1  # the first one; transformers would split each small batch over all of them
+    return made
 
 
 def train(
@@ -287,10 +292,11 @@ def train(
     decoder = encoding.decoder(model)
     attention, caches = decoder.config._attn_implementation, getattr(decoder.config, "use_cache", True)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            args = arguments(folder or scratch, Arguments, **{**usual, **how})
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as there:
+            device = there.enter_context(devices.at_work(model))
+            args = arguments(folder or scratch, Arguments, **{**usual, "use_cpu": device == "cpu", **how})
             allowed = settings.memory_limit() - psutil.Process().memory_info().rss  # a container's, as well
-            free = min(psutil.virtual_memory().available, allowed)
+            free = devices.free_bytes(device) or min(psutil.virtual_memory().available, allowed)
             refuse_what_cannot_fit(model, examples, args.per_device_train_batch_size, free)
             still = [] if args.train_embeddings else tables(model)
             with held_still(still):
@@ -311,7 +317,7 @@ def hash_of(tensors):
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tensor.dtype, tensor.shape)).encode())
-        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -381,7 +387,9 @@ def run(trainer, label="training", checkpoint=None):
     finally:
         # accelerate leaves bf16 switched on in model.forward: what is scored later must be what is saved
         for wrapped in filter(None, (trainer.model, getattr(trainer, "teacher_model", None))):
-            trainer.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            whole = trainer.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+            if not trainer.args.use_cpu and not getattr(whole, "is_quantized", False):
+                whole.to("cpu")  # where it is read, scored and exported
         trainer.accelerator.free_memory()  # the optimizer's states are twice the model
         trainer.optimizer = trainer.lr_scheduler = None
         trainer.model.eval().zero_grad()

@@ -450,6 +450,14 @@ def test_doctor_without_torch(monkeypatch):
     assert findings("bf16 arithmetic") == [(True, "unknown")]
 
 
+def test_doctor_shows_the_graphics_processor(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.delenv("SLMOPS_DEVICE", raising=False)
+    assert findings("graphics processor") == [(True, "cpu is used, cuda is here (SLMOPS_DEVICE=auto)")]
+    monkeypatch.setenv("SLMOPS_DEVICE", "tpu")
+    assert findings("graphics processor") == [(False, "SLMOPS_DEVICE is 'tpu': give auto, cpu, cuda or mps.")]
+
+
 def test_ledger_without_rows_of_no_profile_and_damaged(tmp_path):
     assert "The ledger is empty" in slmops("ledger").stdout
     refused(slmops("ledger", "--profile", "fast"), "There is no profile 'fast': give one of full, quick.")

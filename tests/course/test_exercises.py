@@ -45,7 +45,7 @@ def test_untried(capsys):
         (None, "found None (NoneType); the check ended with TypeError"),
         ("3", "found '3' (str); the check ended with TypeError"),
         ((3, 3), "found (3, 3) (tuple); the check ended with TypeError"),
-        (print, "found <built-in function print> (builtin_function_or_method); the check ended with TypeError"),
+        (print, "found print (builtin_function_or_method); the check ended with TypeError"),
         (torch.arange(10_000.0).view(100, 100), "(Tensor); the check ended with RuntimeError"),
         (pandas.DataFrame({"a": [3, 3]}), "(DataFrame); the check ended with ValueError"),
         (Unspeakable(), "(Unspeakable); the check ended with TypeError"),

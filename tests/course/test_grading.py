@@ -148,6 +148,8 @@ def test_what_is_no_learners_notebook_is_said(notebook, tmp_path):
     nbformat.write(notebook, place / "anna/01_introduction.ipynb")
     nbformat.write(notebook, place / "anna/copy.ipynb")
     (place / "ben/01_introduction.ipynb").write_text("{")
+    (place / "emil").mkdir()
+    (place / "emil/answers.docx").write_text("sorry")
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), place / "cleo/mine.ipynb")
     nbformat.write(notebook, place / "dora/01_introduction.ipynb")
     told = []
@@ -155,6 +157,13 @@ def test_what_is_no_learners_notebook_is_said(notebook, tmp_path):
     assert any(line.startswith("anna: there is more than one notebook of chapter 1") for line in told)
     assert any("ben" in line and "is no notebook." in line for line in told)
     assert any("cleo" in line and "no check of an exercise" in line for line in told)
+    assert any(line.startswith("emil: there is no notebook in ") for line in told)
+    rows = {r["learner"]: r for r in csv.DictReader((tmp_path / "out/class.csv").read_text().splitlines())}
+    assert {name: row["right"] for name, row in rows.items()} == dict.fromkeys(("anna", "ben", "cleo", "emil"), "") | {
+        "dora": "0"
+    }
+    assert "is no notebook." in rows["ben"]["problems"] and not rows["dora"]["problems"]
+    assert "no notebook" in json.loads((tmp_path / "out/emil.json").read_text())["problems"][0]
     with pytest.raises(CourseError, match="There is no notebook to grade"):
         grading.grade([place / "cleo"], tmp_path / "out")
     with pytest.raises(CourseError, match="There is no file or folder"):

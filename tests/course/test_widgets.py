@@ -183,6 +183,15 @@ def test_names_and_steps_in_a_formula_work_in_the_browser(tmp_path):
         browser.close()
 
 
+def test_a_prediction_is_still_there_when_its_cell_is_run_again(capsys):
+    for choices, value, others in (("MB", "12", ["a", "b"]), (["half", "whole"], "whole", ["half", "double"])):
+        question = f"How large is it now, {choices}?"
+        widgets.predict(question, choices).place.value = value
+        assert widgets.predict(question, choices).place.value == value
+        assert widgets.predict(question, others).place.value is None, "no longer one of the choices"
+        assert not widgets.predict(question + "?", choices).place.value, "another question"
+
+
 def test_a_prediction_stands_beside_the_result(capsys):
     guess = widgets.predict("How large is the file?", "MB")
     capsys.readouterr()

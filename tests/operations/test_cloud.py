@@ -1,16 +1,14 @@
 """Azure jobs with the real SDK against a resource manager that lives in this process."""
 
-import base64
-import io
 import json
-import re
+import os
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit
+import traceback
 
 import pytest
-import requests
+from resource_manager import REFUSALS, Credential, ResourceManager, client_of, configured, stand_in
 
 from slmops_lab.errors import CourseError
 from slmops_lab.operations import cloud
@@ -24,67 +22,6 @@ PLAN = {
     "training_data": "azureml:desk-train:1",
     "validation_data": "azureml:desk-valid:1",
 }
-
-
-class ResourceManager(requests.adapters.BaseAdapter):
-    """Answers `PUT .../jobs/NAME` with what was put, or with `refuse`; any data asset exists."""
-
-    def __init__(self, refuse=None, status=400):
-        super().__init__()
-        self.refuse, self.status, self.calls = refuse, status, []
-
-    def close(self):
-        pass
-
-    def answer(self, method, path, sent):
-        """(status, body)"""
-        if method == "GET" and (asset := re.search(r"/data/([^/]+)/versions/([^/]+)$", path)):
-            properties = {"dataUri": "azureml://x", "dataType": "uri_file", "isArchived": False}
-            return 200, {"id": path, "name": asset[2], "properties": properties}
-        if method == "PUT" and "/jobs/" in path:
-            made = {**sent, "id": path, "name": path.split("/")[-1]}
-            return (self.status, {"error": self.refuse}) if self.refuse else (201, made)
-        if method == "GET" and path.endswith("/workspaces/ws"):
-            properties = {"discoveryUrl": "https://localhost/discovery", "mlFlowTrackingUri": "azureml://localhost"}
-            return 200, {"id": path, "name": "ws", "location": "here", "properties": properties}
-        return 404, {"error": {"code": "NotFound", "message": f"{method} {path}"}}
-
-    def send(self, request, **options):
-        path, body = urlsplit(request.url).path, request.body
-        text = body.read() if hasattr(body, "read") else body
-        try:
-            sent = json.loads(text) if text else None
-        except ValueError:
-            sent = None
-        self.calls.append((request.method, path, sent))
-        status, answer = self.answer(request.method, path, sent)
-        response = requests.Response()
-        response.status_code, response.url, response.request = status, request.url, request
-        response.headers["Content-Type"] = "application/json"
-        response._content, response.raw = json.dumps(answer).encode(), io.BytesIO()
-        return response
-
-
-class Credential:
-    def get_token(self, *scopes, **options):
-        from azure.core.credentials import AccessToken
-
-        def part(content):  # the SDK reads the token, so it has to look like one
-            return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
-
-        claims = {"aud": scopes[0].replace("/.default", ""), "tid": "t", "oid": "o"}
-        token = ".".join([part({"alg": "HS256", "typ": "JWT"}), part(claims), "c2ln"])
-        return AccessToken(token, int(time.time()) + 3600)
-
-
-def client_of(manager, **how):
-    from azure.ai.ml import MLClient
-    from azure.core.pipeline.transport import RequestsTransport
-
-    session = requests.Session()
-    session.mount("https://", manager)
-    transport = RequestsTransport(session=session, session_owner=False)
-    return MLClient(Credential(), "0" * 8, "rg", "ws", transport=transport, enable_telemetry=False, **how)
 
 
 def test_the_job_as_the_service_gets_it():
@@ -111,6 +48,107 @@ def test_the_real_service_request_holds_no_key(monkeypatch, tmp_path):
     assert "sk-very-secret" not in everything
     credentials = json.loads(body["properties"]["properties"]["azureml.connection_information"])
     assert credentials["api_key"] == credentials["credentials"]["key"] == cloud.NO_KEY
+
+
+TUNE = {
+    "name": "desk",
+    "model": "azureml://registries/azureml/models/Phi-4-mini-instruct/versions/1",
+    "training_data": "azureml:desk-train:1",
+    "validation_data": "azureml:desk-valid:1",
+}
+
+
+def test_the_fine_tuning_job_as_the_service_gets_it():
+    job = cloud.fine_tuning_job(**TUNE, hyperparameters={"learning_rate": 2e-5}, instance_types=["Standard_NC24"])
+    shown = cloud.what_is_sent(job)
+    body = shown["properties"]
+    assert (body["jobType"], body["displayName"], body["experimentName"]) == ("FineTuning", "desk", "desk")
+    details = body["fineTuningDetails"]
+    assert (details["taskType"], details["modelProvider"]) == ("chatCompletion", "Custom")
+    assert details["model"] == {"uri": TUNE["model"], "jobInputType": "mlflow_model"}
+    assert details["trainingData"] == {"uri": "azureml:desk-train:1", "jobInputType": "uri_file"}
+    assert details["validationData"]["uri"] == "azureml:desk-valid:1"
+    assert details["hyperParameters"] == {"learning_rate": "2e-05"}
+    assert body["outputs"]["registered_model"] == {"assetName": "desk", "jobOutputType": "mlflow_model"}
+    assert body["resources"]["instanceTypes"] == ["Standard_NC24"]
+    assert "computeId" not in body
+
+
+@pytest.mark.parametrize("build", [lambda: cloud.distillation_job(**PLAN), lambda: cloud.fine_tuning_job(**TUNE)])
+def test_what_is_shown_is_what_is_sent(build):
+    manager = ResourceManager()
+    shown = cloud.what_is_sent(build())["properties"]
+    assert cloud.submit(build(), client_of(manager)) == "desk"
+    (sent,) = [body["properties"] for body in manager.sent("PUT", "/jobs/desk$")]
+    for asset in ("trainingData", "validationData"):  # of which the client asks for the whole id
+        whole = sent["fineTuningDetails"][asset].pop("uri")
+        name, version = shown["fineTuningDetails"][asset].pop("uri").split(":")[1:]
+        assert whole.endswith(f"/data/{name}/versions/{version}")
+    assert sent.pop("displayName") == shown.pop("displayName", "desk")
+    assert cloud._without_secrets(sent) == shown
+
+
+@pytest.mark.parametrize(("status", "code", "message", "said"), REFUSALS)
+def test_each_refusal_of_a_fine_tuning_is_one_sentence(status, code, message, said):
+    manager = ResourceManager(refuse={"code": code, "message": message}, status=status)
+    with pytest.raises(CourseError, match=f"did not take the job 'desk': .*{said}") as refusal:
+        cloud.submit(cloud.fine_tuning_job(**TUNE), client_of(manager, retry_total=0))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_sign_in_that_has_expired():
+    from azure.core.exceptions import ClientAuthenticationError
+
+    who = Credential(ClientAuthenticationError("DefaultAzureCredential failed.\nAttempted: this and that."))
+    with pytest.raises(CourseError, match=r"DefaultAzureCredential failed \(the sign-in has expired") as refusal:
+        cloud.submit(cloud.fine_tuning_job(**TUNE), client_of(ResourceManager(), who))
+    assert "\n" not in str(refusal.value)
+
+
+SECRETS = [
+    "https://acct.blob.core.windows.net/box?sv=1&sig=abcSECRETdef%3D&se=2",
+    "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=abcSECRETdef==;EndpointSuffix=x",
+    "Authorization: Bearer abcSECRETdef",
+    "token eyJhbGciOiJIUzI1.eyJabcSECRETdef.c2ln",
+    "Incorrect API key: sk-abcSECRETdef",
+    "api_key='abcSECRETdef'",
+]
+
+
+@pytest.mark.parametrize("leak", SECRETS)
+def test_a_secret_in_the_services_own_words_is_told_nowhere(leak, capfd, caplog):
+    manager = ResourceManager(refuse={"code": "UserError", "message": f"It failed at {leak}"}, status=400)
+    with pytest.raises(CourseError, match=r"It failed at .*\(secret\)") as refusal:
+        cloud.submit(cloud.fine_tuning_job(**TUNE), client_of(manager))
+    told = "".join(traceback.format_exception(refusal.value)) + "".join(capfd.readouterr()) + caplog.text
+    assert "SECRET" not in told and "did not take the job" in told
+
+
+def test_the_address_of_the_repository_is_not_sent(tmp_path, monkeypatch):
+    for words in (["init", "-q"], ["remote", "add", "origin", "https://git.example/SECRET-project.git"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    manager = ResourceManager()
+    cloud.submit(cloud.fine_tuning_job(**TUNE), client_of(manager))
+    assert "SECRET" not in json.dumps(manager.calls) and "GIT_DIR" not in os.environ
+    client_of(manager).jobs.create_or_update(cloud.fine_tuning_job(**TUNE))
+    assert "SECRET" in json.dumps(manager.calls), "this is what the SDK sends"
+
+
+def test_too_many_requests_are_not_repeated_for_minutes(monkeypatch):
+    manager = stand_in(monkeypatch, fails={"PUT .*/jobs/": (429, "TooManyRequests", "Slow down.")})
+    configured(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(CourseError, match="Slow down"):
+        cloud.submit(cloud.fine_tuning_job(**TUNE))
+    assert len(manager.sent("PUT", "/jobs/")) == 4  # the SDK's own three repetitions
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(TypeError), cloud.asking("do it"):
+        raise TypeError("ours")
+    with pytest.raises(CourseError, match="Azure did not do it: theirs"), cloud.asking("do it"):
+        raise Exception("theirs")  # as the blob store's helper does
 
 
 def test_a_key_that_somebody_else_put_in_is_not_shown():
@@ -146,11 +184,17 @@ def test_without_a_workspace_nothing_is_sent(monkeypatch):
         ({"training_data": "train.jsonl"}, "training data must be registered"),
         ({"validation_data": None}, "validation data must be registered"),
         ({"student": "Phi-4-mini-instruct"}, "student must be registered"),
+        ({"model": "Phi-4-mini-instruct"}, "model must be registered"),
     ],
 )
 def test_wrong_plans(wrong, sentence):
     with pytest.raises(CourseError, match=sentence):
-        cloud.distillation_job(**PLAN | wrong)
+        cloud.fine_tuning_job(**TUNE | wrong) if "model" in wrong else cloud.distillation_job(**PLAN | wrong)
+
+
+def test_a_fine_tuning_asks_for_validation_data():
+    with pytest.raises(CourseError, match="validation data must be registered"):
+        cloud.fine_tuning_job(**TUNE | {"validation_data": None})
 
 
 def test_nothing_is_printed():

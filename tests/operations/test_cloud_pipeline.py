@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from test_cloud import ResourceManager, client_of
+from resource_manager import REFUSALS, ResourceManager, client_of
 from typer.testing import CliRunner
 
 from slmops_lab.course import cli
@@ -86,18 +86,7 @@ def test_the_sdk_reads_it_and_the_service_gets_it(rendered):
     assert "private" not in json.dumps(manager.calls)
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "message", "said"),
-    [
-        (401, "Unauthorized", "Expired.", r"Expired \(the sign-in has expired"),
-        (403, "Forbidden", "No.", r"No \(the identity may not do this"),
-        (404, "NotFound", "No compute.", r"No compute \(something that it names is not there"),
-        (409, "Conflict", "Exists.", r"Exists \(there is one of that name already"),
-        (400, "UserError", "Not enough quota of cores.", r"quota of cores \(ask for a higher quota"),
-        (429, "TooManyRequests", "Slow down.", r"Slow down \(too many requests: wait a minute"),
-        (500, "Internal", "Oops.", r"Oops \(the service itself fails: try again later\)"),
-    ],
-)
+@pytest.mark.parametrize(("status", "code", "message", "said"), REFUSALS)
 def test_each_refusal_says_what_to_do(rendered, status, code, message, said):
     manager = Workspace(refuse={"code": code, "message": message}, status=status)
     with pytest.raises(CourseError, match=f"did not take the job 'messages-to-model': .*{said}") as refusal:

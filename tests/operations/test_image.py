@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from slmops_lab.errors import CourseError
-from slmops_lab.operations import rollout
+from slmops_lab.operations import cloud_rollout, rollout
 from slmops_lab.settings import ROOT
 
 CONTAINERFILE = (ROOT / "Containerfile").read_text(encoding="utf-8")
@@ -73,6 +73,31 @@ def test_a_pod_of_the_daemon_set_answers(tiny_onnx):
     assert (probe["path"], probe["port"], container["ports"]) == ("/readyz", port, [{"containerPort": port}])
     command = composed(CONTAINERFILE, container.get("command"), container.get("args"))
     assert answers(command, mounts, port, secrets, probe["path"]) == 200
+
+
+@pytest.mark.parametrize("below", ["desk/1.2.0", "desk/1.2.0/desk-1.2.0"])
+def test_azures_container_starts_wherever_the_model_is_mounted(tiny_onnx, tmp_path, below):
+    mount, port = tmp_path / "model", free_port()
+    (mount / below).parent.mkdir(parents=True)
+    (mount / below).symlink_to(tiny_onnx)
+    (tmp_path / "slmops").write_text(f'#!/bin/sh\nexec {sys.executable} -m slmops_lab "$@"\n')
+    (tmp_path / "slmops").chmod(0o755)
+    command = composed((ROOT / "Containerfile").read_text() + cloud_rollout.ENTRY)
+    assert command == ["sh", "-c", cloud_rollout.START]
+    asked = command[2].replace(cloud_rollout.MOUNT, str(mount)).replace(str(cloud_rollout.PORT), str(port))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        ["sh", "-c", asked], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        told = process.stdout.readline()
+        assert told.startswith(f"Serving at http://0.0.0.0:{port}/v1"), told  # and no token is printed before
+        for path in ("healthz", "readyz", "v1/models"):  # the last without a token: the service has asked
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=60) as answer:
+                assert answer.status == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_podman_run_as_the_containerfile_says_answers(tiny_onnx):

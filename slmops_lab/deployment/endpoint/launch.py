@@ -20,13 +20,14 @@ from slmops_lab.deployment.endpoint.protocol import LOOPBACK, TOKEN_VARIABLE
 from slmops_lab.errors import CourseError
 
 
-def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0):
+def serve(app, host="127.0.0.1", port=8000, token=None, seconds=30.0, gateway=False):
     """Serve until a signal; what is running then is finished, for at most `seconds`.
 
-    Prints the address when it is ready to answer. Raises CourseError where the address is taken, and
-    where others than this machine could reach it without a token.
+    gateway: others reach it only through something that has asked them who they are. Prints the address when it is
+    ready to answer. Raises CourseError where the address is taken, and where others than this machine could reach it
+    without a token and without such a gateway.
     """
-    if host not in LOOPBACK and token is None:
+    if host not in LOOPBACK and token is None and not gateway:
         raise CourseError(f"Without a token this serves {' or '.join(LOOPBACK)} only, not {host}.")
     if not 0 <= port <= 65_535:
         raise CourseError(f"Cannot serve at port {port}: ports are numbers from 0 to 65535.")
