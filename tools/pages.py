@@ -94,9 +94,18 @@ def up_a_level(text):
     return "\n".join(lines)
 
 
+def to_sections(text, up=""):
+    """Links whose words begin with a section's number, such as [2.11], go to its page; up: the way to the pages."""
+
+    def page(found):
+        return f"[{found[1]}]({up}{found[3]}/{slug(found[2], '')}.ipynb)"
+
+    return re.sub(r"\[(([1-4]\.\d+)[^]]*)\]\((?:\.\./notebooks/)?(\d\d_\w+)\.ipynb\)", page, text)
+
+
 def bent(text):
     """Links of a notebook, as they are from a page of the book."""
-    text = text.replace("](../book/", "](../")
+    text = to_sections(text, "../").replace("](../book/", "](../")
     return re.sub(r"\]\((?:\.\./notebooks/)?(\d\d_\w+)\.ipynb", r"](../\1/index.ipynb", text)
 
 
@@ -138,6 +147,8 @@ def write(notebook, folder):
             give_alt_text(cell)
             if cell.cell_type == "markdown":
                 cell.source = bent(cell.source if title is None else up_a_level(cell.source))
+                if title in OWN_PAGE:  # one in each chapter: a search shows titles only
+                    cell.source = cell.source.replace(f"# {title}", f"# {title} of chapter {int(folder.name[:2])}", 1)
         made.cells = cells
         if state := widgets_of(cells, widgets.get("state", {})):
             made.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {**widgets, "state": state}}
@@ -151,7 +162,7 @@ def main(folder):
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         write(refuse_unfit(path), folder / path.stem)
     for page in (ROOT / "book").glob("*.md"):
-        text = page_parts.complete(page.stem, page.read_text(encoding="utf-8"))
+        text = to_sections(page_parts.complete(page.stem, page.read_text(encoding="utf-8")))
         text = re.sub(r"\]\(\.\./notebooks/(\d\d_\w+)\.ipynb", r"](\1/index.ipynb", text)
         (folder / page.name).write_text(text, encoding="utf-8")
     (folder / "reference").mkdir()

@@ -52,8 +52,21 @@ def test_every_cell_is_on_one_page_in_order(made, path):
     assert [c.source for c in code] == [c.source for c in whole.cells if c.cell_type == "code"]
     assert [c.outputs for c in code] == [c.outputs for c in whole.cells if c.cell_type == "code"]
     parts[0].cells.pop()  # the list of sections
+    title = parts[-1].cells[0]
+    assert title.source.startswith(f"# Quiz of chapter {int(path.stem[:2])}")
+    title.source = title.source.replace(f" of chapter {int(path.stem[:2])}", "", 1)
     here = [word for part in parts for word in words(part) if "](" not in word]
     assert here == [word for word in words(whole) if "](" not in word]
+
+
+def test_links_to_sections_go_to_their_pages(pages, made):
+    assert pages.to_sections("[2.11](../notebooks/02_distillation.ipynb)") == "[2.11](02_distillation/2-11.ipynb)"
+    assert (
+        pages.to_sections("[2.1 to 2.3](02_distillation.ipynb)", "../") == "[2.1 to 2.3](../02_distillation/2-01.ipynb)"
+    )
+    assert pages.to_sections("[chapter 2](02_distillation.ipynb)") == "[chapter 2](02_distillation.ipynb)"
+    named = re.findall(r"\((\d\d_\w+/\d-\d\d\.ipynb)\)", (made / "index.md").read_text(encoding="utf-8"))
+    assert named and all((made / name).is_file() for name in named)
 
 
 def outside_of_code(text):
