@@ -9,6 +9,7 @@ folder; quiets one logger and one warning. Four other modules change something f
 It imports neither torch nor NumPy before a run starts.
 """
 
+import functools
 import logging
 import math
 import os
@@ -34,6 +35,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "RAY_USAGE_STATS_ENABLED": "0",  # read by whoever starts a cluster
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",  # datasets and transformers ask no hub, unless SLMOPS_HUB=1
     "TRANSFORMERS_VERBOSITY": "error",
@@ -77,6 +79,13 @@ PROFILES = {
     "quick": "for tests: less data, fewer steps, the same statements",
 }
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def code_version():
+    """Hash of this library's code, without the course around it: another version may make something else."""
+    rooms = ROOT / "slmops_lab"
+    return sha256_of(*(f for f in rooms.rglob("*.py") if "course" not in f.relative_to(rooms).parts))[:16]
 
 
 def home():

@@ -150,6 +150,11 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="web page that may ask, such as https://shop.example; repeatable")
     ] = None,
+    on: Annotated[
+        str | None, typer.Option(help="serve from a Ray cluster: ray (this machine's cores), or ray:HOST:PORT")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="with --on: models that answer side by side")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="with --on: of each replica")] = 1,
 ):
     """Serve a model to OpenAI clients; the token is SLMOPS_SERVE_TOKEN, else made up and printed."""
     from slmops_lab.deployment import runtime
@@ -163,9 +168,13 @@ def serve(
         if not adapter_name or not Path(file).is_file():
             raise CourseError(f"'{adapter_name}={file}' is no adapter: write name=FILE of a file that is there.")
     limits = protocol.Limits(queue=queue, seconds=seconds)
-    loaded = runtime.GenAIRuntime(folder, files)
     hosts = [*protocol.LOOPBACK, *(allow_host or [])] if allow_host or host in protocol.LOOPBACK else None
-    made = server.application(loaded, name, secret, limits, log, hosts, allow_origin or ())
+    how = {"limits": limits, "log": log, "hosts": hosts, "origins": allow_origin or ()}
+    if on:
+        from slmops_lab.operations.cluster import serving
+
+        return serving.serve(folder, on, host, port, secret, how | {"name": name, "files": files}, replicas, cores)
+    made = server.application(runtime.GenAIRuntime(folder, files), name, secret, **how)
     launch.serve(made, host, port, secret, seconds, gateway)
 
 

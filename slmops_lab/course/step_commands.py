@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from slmops_lab.operations import steps
+from slmops_lab.operations import steps, work
+
+AT_LEAST_ONE = {"min": 1}
+ELSEWHERE = {
+    "on": (str | None, typer.Option(help="run on a Ray cluster: ray (this machine's cores), or ray:HOST:PORT"), None),
+    "workers": (int | None, typer.Option(help="with --on: as many, else as there is room for", **AT_LEAST_ONE), None),
+    "cores": (int, typer.Option(help="with --on: of each worker", **AT_LEAST_ONE), 1),
+}
 
 
 def add_to(app):
@@ -17,8 +24,11 @@ def add_to(app):
 
 def _command(step):
     def command(**given):
-        inputs, out = given.pop("inputs"), given.pop("out")
-        done = steps.run(step.name, inputs, out, {key: value for key, value in given.items() if value is not None})
+        inputs, out, on = given.pop("inputs"), given.pop("out"), given.pop("on", None)
+        where = {name: given.pop(name) for name in ("workers", "cores") if name in given}
+        machines = work.Machines(on, **where) if on else None
+        told = {key: value for key, value in given.items() if value is not None}
+        done = steps.run(step.name, inputs, out, told, machines)
         for name, fact in done.facts.items():
             for line in fact if name in ("notes", "reasons") else [fact]:
                 print(f"{name}: {line}")
@@ -35,6 +45,7 @@ def _command(step):
             inspect.Parameter.empty,
         ),
     }
+    more |= ELSEWHERE if step.name in work.SPREAD else {}
     for name, setting in step.settings.model_fields.items():
         plain = steps.plain_type(setting.annotation)
         default = inspect.Parameter.empty if setting.is_required() else setting.default

@@ -23,13 +23,19 @@ def generate(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="a
     return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label)[0]
 
 
-def generate_scored(model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering", temperature=0.0):
+def generate_scored(
+    model, tokenizer, chats, max_new_tokens=64, batch_size=32, label="answering", temperature=0.0, shared=None
+):
     """Like `generate`, and how sure the model was: (texts, log_probs), two lists.
+
+    shared: how many tokens at the beginning of the prompts to read once, where other machines answer other messages
+    of the same `batches`; None finds it out.
 
     A log probability is that of all tokens of the answer with its end token, at temperature 1.
     temperature 0 takes the likeliest token each time, any other draws from softmax(logits / temperature).
     """
-    return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, temperature, scored=True)
+    how = {"temperature": temperature, "scored": True, "shared": shared}
+    return _generate(model, tokenizer, chats, max_new_tokens, batch_size, label, **how)
 
 
 def _generate(model, *how, **more):
@@ -38,16 +44,15 @@ def _generate(model, *how, **more):
 
 
 @torch.inference_mode()
-def _generate_there(device, model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False):
-    batch_size = devices.wide(batch_size, device)
-    prompts = [encoding.prompt_ids(tokenizer, chat) for chat in chats]
+def _generate_there(
+    device, model, tokenizer, chats, max_new_tokens, batch_size, label, temperature=0.0, scored=False, shared=None
+):
+    prompts, found, planned = batches(tokenizer, chats, devices.wide(batch_size, device))
     texts, log_probs = [""] * len(prompts), [None] * len(prompts)
-    shared = _shared(prompts)
+    shared = prompts[0][: found if shared is None else shared] if prompts else []
     prefix = _read(model, shared)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     with tqdm(total=len(prompts), desc=label, leave=False, disable=label is None) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in planned:
             rest = [prompts[i][len(shared) :] for i in chosen]
             cache = copy.deepcopy(prefix)
             cache.batch_repeat_interleave(len(chosen))
@@ -59,6 +64,17 @@ def _generate_there(device, model, tokenizer, chats, max_new_tokens, batch_size,
     if len(prompts) > 1:  # not between two requests, whose time may be taken
         measure.give_back()  # a cache that grows with each token leaves holes of every size
     return texts, log_probs
+
+
+def batches(tokenizer, chats, batch_size=32):
+    """How `generate` shares out its work: (prompts as tokens, how many of them all begin with, batches of indices).
+
+    Who answers one batch with that beginning computes the same numbers as who answers all.
+    """
+    prompts = [encoding.prompt_ids(tokenizer, chat) for chat in chats]
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    planned = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return prompts, len(_shared(prompts)), planned
 
 
 def _shared(prompts):

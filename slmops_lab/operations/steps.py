@@ -9,7 +9,6 @@ Weighed against DVC, Snakemake and doit: all three decide by content as well, bu
 state folder of their own for what is one function here.
 """
 
-import functools
 import hashlib
 import inspect
 import json
@@ -23,10 +22,10 @@ from typing import Annotated, Union, get_args, get_origin
 
 import pydantic
 
-from slmops_lab import settings
 from slmops_lab.errors import CourseError
 from slmops_lab.files import atomic_folder, sha256_of, sweep, write_json
 from slmops_lab.operations import work
+from slmops_lab.settings import code_version
 
 MADE = "step.json"
 FORMAT = 1  # of `MADE`; a folder of another format is not read
@@ -74,21 +73,18 @@ class Result:
     facts: dict = field(default_factory=dict)
 
 
-@functools.cache
-def code_version():
-    """Hash of this library's code, without the course around it: another version may make something else."""
-    rooms = settings.ROOT / "slmops_lab"
-    return sha256_of(*(f for f in rooms.rglob("*.py") if "course" not in f.relative_to(rooms).parts))[:16]
-
-
-def run(name, inputs, out, given=None):
+def run(name, inputs, out, given=None, machines=None):
     """Run a step, or keep what it has made before from the same; returns a `Result`.
 
-    inputs: folders and files, in any order: each says itself what it is. given: the settings, {name: value}. A killed
+    inputs: folders and files, in any order: each says itself what it is. given: the settings, {name: value}. machines:
+    `work.Machines`, where it runs; None is here. They are no setting: a step made elsewhere is kept here. A killed
     or failed step leaves `out` as it was. Raises CourseError on an unknown step, a setting that it does not have or
-    that has a wrong value, inputs that are missing, foreign, changed or of no use to it, and as the work itself does.
+    that has a wrong value, inputs that are missing, foreign, changed or of no use to it, a step that does not run on
+    a cluster, and as the work itself does.
     """
     step, out = find(name), Path(out).resolve()
+    if machines and name not in work.SPREAD:
+        raise CourseError(f"The step {name} runs on one machine: on a cluster runs {', '.join(sorted(work.SPREAD))}.")
     values, found = check(step, given or {}), recognised(step, inputs)
     made_from = {kind: told["content"] for kind, (_, told) in found.items()}
     settings_told = {setting: as_told(setting, value) for setting, value in values.items()}
@@ -99,7 +95,7 @@ def run(name, inputs, out, given=None):
         raise CourseError(f"{out} was not made by a step: name another folder, so that nothing in it is lost.")
     begun = time.monotonic()
     with _checkpoints(out, sha256_text(key)) as checkpoints, atomic_folder(out) as folder:
-        place = work.Place(folder, checkpoints)
+        place = work.Place(folder, checkpoints, machines)
         facts = step.function(**{kind: path for kind, (path, _) in found.items()}, out=place, **values) or {}
         seconds = round(time.monotonic() - begun, 1)
         files = {f.relative_to(folder).as_posix(): sha256_of(f) for f in sorted(folder.rglob("*")) if f.is_file()}

@@ -27,12 +27,25 @@ MAKES = {  # step: the kind of folder that it makes
 }
 
 
+SPREAD = {"label"}  # steps that can run on the machines of a cluster
+
+
+@dataclass(frozen=True)
+class Machines:
+    """A cluster, see `cluster.driver.address_of`; workers (None: as many as it has room for), cores of each."""
+
+    on: str
+    workers: int | None = None
+    cores: int = 1
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a step writes: an empty `folder`, and `checkpoints` that outlive a killed one."""
+    """Where a step writes: an empty `folder`, and `checkpoints` that outlive a killed one; and where it runs."""
 
     folder: Path
     checkpoints: Path
+    machines: Machines | None = None
 
 
 def import_(
@@ -148,8 +161,13 @@ def label(
     desk = _data(data)
     count = _plan(plan).get("pool") if pool is None else pool
     records = desk.pool[:count]
-    model, tokenizer = base_model.open_model(teacher)
-    ours = teachers.LocalTeacher(recipe.as_reader(model), tokenizer, name="the tuned teacher")
+    if out.machines:
+        from slmops_lab.operations.cluster import labelling
+
+        ours = labelling.ClusterTeacher(teacher, out.checkpoints, **dataclasses.asdict(out.machines))
+    else:
+        model, tokenizer = base_model.open_model(teacher)
+        ours = teachers.LocalTeacher(recipe.as_reader(model), tokenizer, name="the tuned teacher")
     _, held_out = held_out_of(desk.train)
     told = {}
     for name, some in {"pool": records, "held_out": held_out if records else []}.items():

@@ -53,18 +53,22 @@ class Said:
 
 @dataclass
 class LocalTeacher:
-    """A tuned model on this machine. temperature 0 takes the likeliest token, more draws one."""
+    """A tuned model on this machine. temperature 0 takes the likeliest token, more draws one.
+
+    shared: see `generation.generate_scored`, for who answers a part of what others answer.
+    """
 
     model: object
     tokenizer: object
     name: str = "local"
     temperature: float = 0.0
     batch_size: int = 32
+    shared: int | None = None
 
     def ask(self, task, texts):
         """A list of `Said`; the confidence is the product of the probabilities of all tokens."""
         chats = [task.messages(text) for text in texts]
-        how = {"batch_size": self.batch_size, "temperature": self.temperature}
+        how = {"batch_size": self.batch_size, "temperature": self.temperature, "shared": self.shared}
         said, log_probs = generation.generate_scored(self.model, self.tokenizer, chats, label="labelling", **how)
         return [Said(text, math.exp(log_prob)) for text, log_prob in zip(said, log_probs, strict=True)]
 
