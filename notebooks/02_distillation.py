@@ -486,6 +486,45 @@ if not truth:
 # the pool from written pieces and added typing errors (`data/support_desk/README.md`), so the teacher never saw such text. Without known tickets for part of
 # a pool, nobody notices such a difference. Have a person label fifty messages of your own pool.
 #
+# ### The same labels on more machines
+#
+# Labelling is the easiest work to share out, because no message waits for another one. On a cluster [Ray](https://docs.ray.io) starts *workers*. Each opens the
+# teacher once and answers batches of messages with the same `LocalTeacher` as above. What comes back is kept at once, so a worker that dies costs the batch it
+# was at. Ray is not part of the course's installation: without it, the next cells say what they would do.
+
+# %%
+from slmops_lab.operations.cluster import driver, labelling, scaling
+
+few, spent = pool[:32], {}
+if driver.installed() and few:
+    teacher_folder = run.artifacts / "teacher_on_ray"  # workers open it by its path
+    model.save_pretrained(teacher_folder)
+    tokenizer.save_pretrained(teacher_folder)
+    cluster = labelling.ClusterTeacher(teacher_folder, run.artifacts / "ray_answers", on="ray", batch_size=8)
+    texts = [record["text"] for record in few]
+    there, here = cluster.ask(desk.task, texts), replace(ours, batch_size=8).ask(desk.task, texts)
+    same = sum(one.text == other.text for one, other in zip(there, here, strict=True))
+    print(
+        f"{same} of {len(few)} answers are the same on Ray and here. {len(cluster.times['opened'])} workers answered."
+    )
+    spent = cluster.times if cluster.times["batches"] else {}
+else:
+    print(f"With Ray, the workers of a cluster would label {len(few)} messages here. Install it with {driver.INSTALL}")
+
+# %% [markdown]
+# Starting a cluster takes longer than these few messages. For a million messages it pays, and *Amdahl's law* says how well: the start, and what the asking machine
+# does alone, do not shrink with more workers. The next cell computes it from the times above; `scaling.seconds` lists the assumptions.
+
+# %%
+if spent:
+    worked = sum(seconds for _, seconds in spent["batches"])
+    alone = max(0, spent["last"] - spent["ready"] - worked / len(spent["opened"])) / len(spent["batches"])
+    measured_here = {"start": spent["ready"], "message": worked / len(few), "batch": 8, "driver": alone}
+    print(scaling.table(1_000_000, [1, 8, 64], **measured_here).round(2).to_string())
+else:
+    print("With Ray, this prints what 1, 8 and 64 workers would take for a million messages.")
+
+# %% [markdown]
 # ## 2.5 Make it smaller: tokens, then layers
 #
 # *You cut the vocabulary in two ways, one of which harms the model, and then take most of the layers out.*

@@ -56,6 +56,12 @@ def answers(address, seconds=5.0):
     return False
 
 
+def installed():
+    """Whether Ray is: a folder of that name, such as the one that Ray makes for its sessions, is none."""
+    found = importlib.util.find_spec("ray")
+    return found is not None and found.origin is not None
+
+
 def run(on, work, given):
     """Run work(tell, **given) in a process that is connected with Ray; yields what it tells, as it comes.
 
@@ -64,7 +70,7 @@ def run(on, work, given):
     and as the work does; `Lost` where a machine, the cluster or Ray itself went away.
     """
     address = address_of(on)
-    if importlib.util.find_spec("ray") is None:
+    if not installed():
         raise CourseError(f"Ray is not installed: install the course's extra for clusters with {INSTALL}.")
     if address and not answers(address):
         raise CourseError(f"No Ray cluster answers at {address}: start one there with 'ray start --head'.")
