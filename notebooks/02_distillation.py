@@ -488,7 +488,7 @@ if not truth:
 #
 # ### The same labels on more machines
 #
-# Labelling is the easiest work to share out, because no message waits for another one. On a cluster [Ray](https://docs.ray.io) starts *workers*. Each opens the
+# Labelling is the easiest work to share out, because no message waits for another one. On a cluster [Ray](https://arxiv.org/abs/1712.05889) starts *workers*. Each opens the
 # teacher once and answers batches of messages with the same `LocalTeacher` as above. What comes back is kept at once, so a worker that dies costs the batch it
 # was at. Ray is not part of the course's installation: without it, the next cells say what they would do.
 
@@ -512,7 +512,7 @@ else:
     print(f"With Ray, the workers of a cluster would label {len(few)} messages here. Install it with {driver.INSTALL}")
 
 # %% [markdown]
-# Starting a cluster takes longer than these few messages. For a million messages it pays, and *Amdahl's law* says how well: the start, and what the asking machine
+# Starting a cluster takes longer than these few messages. For a million messages it pays, and [Amdahl's law](https://doi.org/10.1145/1465482.1465560) says how well: the start, and what the asking machine
 # does alone, do not shrink with more workers. The next cell computes it from the times above; `scaling.seconds` lists the assumptions.
 
 # %%

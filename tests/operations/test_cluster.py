@@ -147,6 +147,12 @@ def test_without_ray_one_sentence_says_how_to_install_it(monkeypatch, taught, tm
         serving.serve(folder, "ray", "127.0.0.1", 0, TOKEN, {})
 
 
+def test_a_folder_called_ray_is_not_ray(monkeypatch, tmp_path):
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert importlib.util.find_spec("ray") is not None and not driver.installed()
+
+
 def test_the_extra_is_what_the_sentence_names_and_not_pinned_with_the_rest():
     import tomllib
 
@@ -162,7 +168,7 @@ def test_a_place_that_is_none_is_said_to_be(on):
 
 
 def test_an_address_where_nobody_answers(taught, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(driver, "installed", lambda: True)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     begun = time.monotonic()
