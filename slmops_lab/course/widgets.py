@@ -1,8 +1,9 @@
 """Widgets that work in JupyterLab and, without a kernel, in the book: every picture is there from the start.
 
 `explorer` is the one page of JavaScript that we wrote ourselves (explorer.html): ipywidgets compute nothing without a
-kernel, and Vega or Bokeh would bring megabytes of JavaScript into each notebook, or fetch them, for a few sliders and
-bars. The formulas are sympy's, because the same ones are solved in the chapter, and sympy writes JavaScript itself.
+kernel, and Vega (6.4, with Vega-Lite and Vega-Embed) would bring 0.8 MB of JavaScript into each notebook, or fetch it,
+for what 2.5 kB do here. The formulas are sympy's, because the same ones are solved in the chapter, and sympy writes
+JavaScript itself.
 `predict` is the exception: what was predicted is compared by the kernel, so the book shows the question only.
 """
 
