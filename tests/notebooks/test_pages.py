@@ -8,6 +8,7 @@ import tomllib
 
 import docutils.core
 import nbformat
+import PIL.Image
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -240,3 +241,17 @@ def test_what_was_not_executed_as_it_stands_is_refused(pages, chapter, change, s
     pages.refuse_unfit(chapter(lambda notebook: None))
     with pytest.raises(SystemExit, match=said):
         pages.refuse_unfit(chapter(change))
+
+
+def test_the_figure_of_the_readme_shows_the_published_ledgers():
+    spec = importlib.util.spec_from_file_location("ledger_figure", REPOSITORY / "tools/ledger_figure.py")
+    drawn = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawn)
+    rows = drawn.rows()
+    with PIL.Image.open(drawn.FILE) as picture:
+        assert json.loads(picture.info["Description"]) == rows, "python tools/ledger_figure.py draws it anew"
+    assert {row["verdict"] for row in rows} <= set(drawn.COLOURS)
+    alone = [(row["lead"] >= 0) == (row["verdict"] == "held") for row in rows if row["verdict"] != "cannot tell"]
+    assert all(alone) and all(row["low"] <= row["lead"] <= row["high"] for row in rows if row["low"] is not None)
+    counts = [sum(row["verdict"] == verdict for row in rows) for verdict in ("held", "cannot tell", "missed")]
+    assert counts == [7, 1, 1], "the README says so in words"
