@@ -518,7 +518,8 @@ else:
 # %%
 if spent:
     worked = sum(seconds for _, seconds in spent["batches"])
-    alone = max(0, spent["last"] - spent["ready"] - worked / len(spent["opened"])) / len(spent["batches"])
+    own = spent["driver"]  # processor seconds of the asking process, at each batch
+    alone = (own[-1] - own[0]) / max(1, len(own) - 1)
     measured_here = {"start": spent["ready"], "message": worked / len(few), "batch": 8, "driver": alone}
     print(scaling.table(1_000_000, [1, 8, 64], **measured_here).round(2).to_string())
 else:

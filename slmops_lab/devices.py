@@ -74,12 +74,17 @@ def wide(batch_size, device):
 
 @contextmanager
 def at_work(model):
-    """Inside, a model is on the chosen device, whose name is yielded; afterwards it is where it was."""
+    """Inside, a model is on the chosen device, whose name is yielded; afterwards it is where it was.
+
+    A model that somebody has put on a graphics processor is used there. Not to be entered in torch.inference_mode, in
+    which weights that move are new ones that can never be trained.
+    """
     device, home = chosen(), next(model.parameters()).device
-    if home.type == device or home.type != "cpu" or getattr(model, "is_quantized", False):
-        yield home.type  # somebody has put it where it is
-        return
+    stays = home.type != "cpu" or device == "cpu" or getattr(model, "is_quantized", False)
     try:
-        yield model.to(device).device.type
+        if not stays:
+            model.to(device)
+        yield next(model.parameters()).device.type
     finally:
-        model.to(home)
+        if next(model.parameters()).device != home:  # a trainer brings it to the processor
+            model.to(home)

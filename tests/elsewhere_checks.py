@@ -102,9 +102,10 @@ def test_a_distillation_is_the_same(tiny, there, monkeypatch):
 
 
 def test_a_model_that_somebody_has_put_elsewhere_stays_there(tiny, there, monkeypatch):
-    model, _ = tiny
+    model, tokenizer = tiny
     model.to("elsewhere:0")
     monkeypatch.setattr(devices, "chosen", lambda: "cpu")
     with devices.at_work(model) as device:
         assert device == "elsewhere"
+    trainer.train(model, tokenizer, examples(tokenizer), label=None, max_steps=1)
     assert encoding.decoder(model).device.type == "elsewhere"

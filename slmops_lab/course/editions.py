@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from slmops_lab.course import chapters
+from slmops_lab.course.stand_ins.cells import CHECK
 from slmops_lab.errors import CourseError
 from slmops_lab.files import atomic_folder
 
-CHECK = re.compile(r'check\(\s*"([\d.]+)"')
 FOLDED = re.compile(r"<details><summary>(Solution|Answers)</summary>.*?</details>\n*", re.DOTALL)
 
 

@@ -263,6 +263,12 @@ class _Reader:
     constant: list  # the tokens with which each such prompt begins
 
 
+def refuse_no_model(folder):
+    """Raise CourseError where a folder holds no model for this runtime."""
+    if not (Path(folder) / "genai_config.json").is_file():
+        raise CourseError(f"{folder} is no ONNX Runtime GenAI model: it has no genai_config.json.")
+
+
 class GenAIRuntime:
     """ONNX Runtime GenAI, from a folder that `export.to_onnx` or `export.with_adapters` made.
 
@@ -278,8 +284,7 @@ class GenAIRuntime:
     def __init__(self, folder, adapters=None):
         import onnxruntime_genai as og
 
-        if not (Path(folder) / "genai_config.json").is_file():
-            raise CourseError(f"{folder} is no ONNX Runtime GenAI model: it has no genai_config.json.")
+        refuse_no_model(folder)
         config = og.Config(str(folder))
         options = {"session_options": {"intra_op_num_threads": threads()}}
         config.overlay(json.dumps({"model": {"decoder": options}}))

@@ -4,10 +4,11 @@
 
 Each worker has one core and a model of its own. Every round starts Ray anew; rounds of one and of two workers
 alternate. Printed are medians: seconds until the first answer can be computed (Ray, Python, the model), messages a
-second after that and over all, and the driver's share: the time after the start in which a worker computes nothing,
-for each batch. From the rounds with one worker `scaling.table` computes what more workers would take; its docstring
-says what it assumes. The base model has not learned the task, so it may write to the limit of 64 tokens; a tuned
-teacher ends after a few. Needs the extra `cluster`. Nothing else should run; the load before each round is printed.
+second after that and over all, and the driver's share: processor seconds of the process that drives Ray for each batch
+after the first. It looks around while it waits, so this is more than a batch needs. From the rounds with one worker
+`scaling.table` computes what more workers would take; its docstring says what it assumes. The base model has not
+learned the task, so it may write to the limit of 64 tokens; a tuned teacher ends after a few. Needs the extra
+`cluster`. Nothing else should run; the load before each round is printed.
 """
 
 import argparse
@@ -29,8 +30,8 @@ def measured(folder, task, texts, workers, batch):
         asker.ask(task, texts)
     told = asker.times
     spent, after = sum(seconds for _, seconds in told["batches"]), told["last"] - told["ready"]
-    idle = max(0.0, after - spent / workers) / len(told["batches"])
-    return {"start": told["ready"], "after": after, "message": spent / len(texts), "driver": idle, "all": told["all"]}
+    own = (told["driver"][-1] - told["driver"][0]) / (len(told["driver"]) - 1)
+    return {"start": told["ready"], "after": after, "message": spent / len(texts), "driver": own, "all": told["all"]}
 
 
 def main():

@@ -59,7 +59,7 @@ def taught(tiny_folder, tmp_path_factory):
     torch.set_num_threads(1)
     model, tokenizer = base_model.open_model(tiny_folder)
     task = schema.Task(schema.Schema(**SCHEMA))
-    encoded = [recipe.example_of(task, record, tokenizer) for record in RECORDS]
+    encoded = [recipe.example_of(task, record, tokenizer) for record in RECORDS[::4]]
     batch = tokenizer.pad([{"input_ids": one["input_ids"]} for one in encoded], return_tensors="pt")
     width = batch["input_ids"].shape[1]
     labels = torch.tensor([[-100] * (width - len(one["labels"])) + one["labels"] for one in encoded])
@@ -144,7 +144,8 @@ def test_without_ray_one_sentence_says_how_to_install_it(monkeypatch, taught, tm
     with pytest.raises(CourseError, match=f"^{sentence}$"):
         sweeps.sweep(float, {"x": None}, 1)
     with pytest.raises(CourseError, match=f"^{sentence}$"):
-        serving.serve(folder, "ray", "127.0.0.1", 0, TOKEN, {})
+        (tmp_path / "genai_config.json").write_text("{}")
+        serving.serve(tmp_path, "ray", "127.0.0.1", 0, TOKEN, {})
 
 
 def test_a_folder_called_ray_is_not_ray(monkeypatch, tmp_path):
@@ -340,6 +341,11 @@ def test_it_serves_what_the_local_endpoint_serves(nodes, tiny_onnx, monkeypatch)
 def test_no_replica_for_everybody_without_a_token():
     with pytest.raises(CourseError, match="Without a token this serves 127.0.0.1 or .* only, not 0.0.0.0"):
         serving.serve("model", "ray", "0.0.0.0", 0, None, {})
+
+
+def test_a_folder_without_a_model_is_not_served(tmp_path):
+    with pytest.raises(CourseError, match="is no ONNX Runtime GenAI model: it has no genai_config.json"):
+        serving.serve(tmp_path, "ray", "127.0.0.1", 0, TOKEN, {})
 
 
 def test_killed_workers_and_machines_lose_nothing_that_was_finished(nodes, taught, local, tmp_path):

@@ -29,8 +29,9 @@ class ClusterTeacher:
     """A tuned model in `folder`, asked on the cluster `on` (see `driver.address_of`); answers are kept in `store`.
 
     workers: None for as many as the cluster has room for. cores: threads of each. times: of the last question, in
-    seconds: `opened` {worker: to open the model}, `batches` [(messages, seconds of the worker)], `ready` (until the
-    first batch could begin), `last` (until the last one was kept) and `all` (until Ray was put away).
+    seconds: `opened` {worker: to open the model}, `batches` [(messages, seconds of the worker)], `driver` (processor
+    time of the process that drives Ray, at each batch), `ready` (until the first batch could begin), `last` (until the
+    last one was kept) and `all` (until Ray was put away).
     """
 
     folder: Path
@@ -50,7 +51,7 @@ class ClusterTeacher:
         plan = _Plan(self, task, texts)
         known = {key: _read(plan.file(key)) for key in plan.batches}
         missing = [key for key, said in known.items() if said is None]
-        self.times = {"opened": {}, "batches": [], "begun": time.perf_counter()}
+        self.times = {"opened": {}, "batches": [], "driver": [], "begun": time.perf_counter()}
         with tqdm(total=len(texts), desc="labelling on a cluster", leave=False) as bar:
             bar.update(sum(len(plan.batches[key]) for key in known if key not in missing))
             for key, said in self._asked(plan, missing) if missing else ():
@@ -75,6 +76,7 @@ class ClusterTeacher:
             if told["problem"]:
                 raise CourseError(told["problem"])
             self.times.setdefault("ready", time.perf_counter() - self.times["begun"] - told["seconds"])
+            self.times["driver"].append(told["driver"])
             self.times["opened"][told["worker"]] = told["opened"]
             self.times["batches"].append((len(told["said"]), told["seconds"]))
             write_json(plan.file(told["key"]), told["said"])
@@ -134,11 +136,10 @@ def answer_rows(tell, rows, workers, teacher):
     data = ray.data.from_items(asked, override_num_blocks=len(asked))
     how = {"compute": ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)}
     made = data.map(Worker, fn_constructor_kwargs=teacher, num_cpus=teacher["cores"], **how)
-    for some in made.iter_batches(
-        batch_size=None, prefetch_batches=0
-    ):  # else one is held back until the next one comes
+    # fetching ahead, the newest answers would wait until the next ones come
+    for some in made.iter_batches(batch_size=None, prefetch_batches=0):
         for told in some["told"]:
-            tell(json.loads(told))
+            tell(json.loads(told) | {"driver": time.process_time()})
 
 
 class Worker:

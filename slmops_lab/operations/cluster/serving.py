@@ -10,7 +10,9 @@ import signal
 import socket
 import sys
 from contextlib import closing, suppress
+from pathlib import Path
 
+from slmops_lab.deployment import runtime
 from slmops_lab.deployment.endpoint import protocol, server
 from slmops_lab.errors import CourseError
 from slmops_lab.operations.cluster import driver
@@ -22,11 +24,12 @@ def serve(folder, on, host, port, token, given, replicas=1, cores=1):
     """Serve until a signal. given: the further arguments of `server.application`, and `files`, the adapters.
 
     Prints the address when the replicas are ready to answer. Raises CourseError where others than this machine could
-    reach it without a token, where the address is taken, and as `driver.run` does.
+    reach it without a token, where the folder holds no model, where the address is taken, and as `driver.run` does.
     """
     if host not in protocol.LOOPBACK and token is None:
         raise CourseError(f"Without a token this serves {' or '.join(protocol.LOOPBACK)} only, not {host}.")
-    told = {"folder": str(folder), "host": host, "port": port, "replicas": replicas, "cores": cores}
+    runtime.refuse_no_model(folder)
+    told = {"folder": str(Path(folder).resolve()), "host": host, "port": port, "replicas": replicas, "cores": cores}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the replicas are put away before this ends
     replied = driver.run(on, run_replicas, told | {"given": given | {"token": token}})
     with suppress(KeyboardInterrupt), closing(replied) as addresses:
@@ -69,8 +72,6 @@ class Replica:
     """What Ray Serve starts in each replica: it opens the model there, and answers with the endpoint's application."""
 
     def __init__(self, folder, given):
-        from slmops_lab.deployment import runtime
-
         given = dict(given)
         self.application = server.application(runtime.GenAIRuntime(folder, given.pop("files", {})), **given)
 
