@@ -495,21 +495,20 @@ if not truth:
 # %%
 from slmops_lab.operations.cluster import driver, labelling, scaling
 
-few, spent = pool[:32], {}
-if driver.installed() and few:
-    teacher_folder = run.artifacts / "teacher_on_ray"  # workers open it by its path
-    model.save_pretrained(teacher_folder)
-    tokenizer.save_pretrained(teacher_folder)
-    cluster = labelling.ClusterTeacher(teacher_folder, run.artifacts / "ray_answers", on="ray", batch_size=8)
-    texts = [record["text"] for record in few]
-    there, here = cluster.ask(desk.task, texts), replace(ours, batch_size=8).ask(desk.task, texts)
-    same = sum(one.text == other.text for one, other in zip(there, here, strict=True))
+some_texts, spent = [record["text"] for record in pool[:32]], {}
+if driver.installed() and some_texts:  # workers open the teacher that 2.3 has saved
+    cluster = labelling.ClusterTeacher(run.artifacts / "teacher", run.artifacts / "ray_answers", on="ray", batch_size=8)
+    on_ray, on_this = (one.ask(desk.task, some_texts) for one in (cluster, replace(ours, batch_size=8)))
+    alike = sum(one.text == other.text for one, other in zip(on_ray, on_this, strict=True))
+    workers = len(cluster.times["opened"])
     print(
-        f"{same} of {len(few)} answers are the same on Ray and here. {len(cluster.times['opened'])} workers answered."
+        f"{alike} of {len(some_texts)} answers are the same on Ray and here. {workers} workers answered now, answers of an earlier call are kept."
     )
-    spent = cluster.times if cluster.times["batches"] else {}
+    spent = cluster.times if workers else {}
 else:
-    print(f"With Ray, the workers of a cluster would label {len(few)} messages here. Install it with {driver.INSTALL}")
+    print(
+        f"With Ray, the workers of a cluster would label {len(some_texts)} messages here. Install it with {driver.INSTALL}"
+    )
 
 # %% [markdown]
 # Starting a cluster takes longer than these few messages. For a million messages it pays, and [Amdahl's law](https://doi.org/10.1145/1465482.1465560) says how well: the start, and what the asking machine
@@ -517,10 +516,10 @@ else:
 
 # %%
 if spent:
-    worked = sum(seconds for _, seconds in spent["batches"])
-    own = spent["driver"]  # processor seconds of the asking process, at each batch
-    alone = (own[-1] - own[0]) / max(1, len(own) - 1)
-    measured_here = {"start": spent["ready"], "message": worked / len(few), "batch": 8, "driver": alone}
+    answered, worked = map(sum, zip(*spent["batches"], strict=True))  # messages, seconds of their workers
+    asking = spent["driver"]  # processor seconds of the asking process, at each batch
+    each = (asking[-1] - asking[0]) / max(1, len(asking) - 1)
+    measured_here = {"start": spent["ready"], "message": worked / answered, "batch": 8, "driver": each}
     print(scaling.table(1_000_000, [1, 8, 64], **measured_here).round(2).to_string())
 else:
     print("With Ray, this prints what 1, 8 and 64 workers would take for a million messages.")
