@@ -92,7 +92,9 @@ def cited(text):
 
 ROOMS = {  # the lowest floor first
     "ground": ("errors", "files", "settings", "devices", "measure"),
-    **{room: (room,) for room in ("task", "evaluation", "training", "deployment", "operations", "course")},
+    **{room: (room,) for room in ("task", "evaluation", "training", "deployment", "operations")},
+    "cluster": ("operations/cluster",),  # beside its room: the page would be too long
+    "course": ("course",),
 }
 MODULE = "\n{1}```{{eval-rst}}\n.. automodule:: slmops_lab.{0}\n   :members:\n```\n"
 
@@ -105,14 +107,17 @@ def reference():
     library, pages, listed = ROOT / "slmops_lab", {}, []
     for page, names in ROOMS.items():
         files = [file for name in names for file in [library / f"{name}.py", *sorted((library / name).rglob("*.py"))]]
+        others = {library / name for own in ROOMS.values() if own != names for name in own}
         files = [file for file in files if file.is_file() and file.name != "__main__.py"]
+        files = [file for file in files if page == "cluster" or not others & set(file.parents)]
         modules = [
             ".".join(file.relative_to(library).with_suffix("").parts).removesuffix(".__init__") for file in files
         ]
         pages[page] = f"# {', '.join(names)}\n"
-        pages[page] += "".join(MODULE.format(name, "" if name in ROOMS else f"## {name}\n\n") for name in modules)
+        rooms = [name.replace("/", ".") for name in names if (library / name).is_dir()]
+        pages[page] += "".join(MODULE.format(name, "" if name in rooms else f"## {name}\n\n") for name in modules)
         said = ast.get_docstring(ast.parse(files[0].read_text(encoding="utf-8"))).splitlines()[0]
-        said = said if names == (page,) else "Paths, safe writes, devices, time and memory: what all rooms stand on."
+        said = said if rooms else "Paths, safe writes, devices, time and memory: what all rooms stand on."
         listed.append(f"- [{', '.join(names)}]({page}.md): {said}")
     head = "The public functions and classes, room by room. A module imports from its own room and from those above it."
     pages["index"] = f"# Reference of the library\n\n{head}\n\n" + "\n".join(listed) + "\n"

@@ -16,6 +16,7 @@ PAGES = (  # figures, widgets, formulas, quizzes, tables, references, docstrings
     "ledger",
     "references",
     "reference/training",
+    "reference/operations",
 )
 
 
@@ -48,7 +49,7 @@ def test_pages_open_without_a_network_and_without_complaints(book):
     noted = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.on("console", lambda said: noted.append((page.url, said.text)) if said.type != "log" else None)
         page.on("pageerror", lambda error: noted.append((page.url, str(error))))
         page.on("request", lambda asked: noted.append((page.url, asked.url)) if asked.url.startswith("http") else None)
@@ -56,6 +57,7 @@ def test_pages_open_without_a_network_and_without_complaints(book):
         for name in PAGES:
             page.goto((book / f"{name}.html").as_uri(), wait_until="networkidle")
             assert page.locator("article h1").count() == 1
+            assert page.evaluate("document.documentElement.scrollHeight") < 25_000, f"{name} is too long to be read"
         browser.close()
     # the widgets' player checks saved states with a schema of its own, and says so
     assert [note for note in noted if "strictTypes" not in note[1]] == []
