@@ -1,9 +1,10 @@
 """Ray, driven by a process of its own: however that one ends, the caller lives and says one sentence.
 
-Ray's library waits for minutes for an address where nobody is, for ever for a worker that has no room any more, prints
-walls of lines, and its compiled part may end the process that drives it. So this starts another Python, hands it a
-function and its arguments, and passes on what the function tells; Ray is imported there only. It keeps nothing: who
-calls keeps what is told. Costs the start of a Python and of Ray, with a model 38 to 56 seconds on two busy cores.
+Ray's library waits for minutes for an address where nobody is (more than two were seen), and prints walls of lines;
+that its compiled part may end the process that drives it is what its code suggests, and was not seen. So this starts
+another Python, hands it a function and its arguments, and passes on what the function tells; Ray is imported there
+only. It keeps nothing: who calls keeps what is told. Costs the start of a Python and of Ray, with a model 38 to 56
+seconds on two busy cores.
 
 Every machine of the cluster needs this library in the same version, and sees the models under the same path. The
 address is that of `ray start`; whoever uses it has to be on a machine of the cluster
