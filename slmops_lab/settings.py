@@ -3,9 +3,9 @@
 Importing this module changes the process, and what it starts; it comes before torch, transformers, onnxruntime and
 the rest, most of which read these once, at import. It sets the environment variables in `QUIET`; adds this machine to
 NO_PROXY and no_proxy; makes SLMOPS_HOME, SLMOPS_ARTIFACTS and SLMOPS_BUILD absolute, since notebooks run in their own
-folder; quiets one logger and one warning. Four other modules change something for the whole process: `course.plots`
-(matplotlib's rcParams) and `course.claims` (pandas' display.max_colwidth) at import, `course.chapters.execute`
-(IPYTHONDIR) and `measure.reuse_freed_memory` (glibc's mallopt, called by the trainer) when called.
+folder; quiets one logger and one warning. Three other modules change something for the whole process: `course.plots`
+(matplotlib's rcParams, pandas' display.max_colwidth) at import, `course.chapters.execute` (IPYTHONDIR) and `.Sections`
+(where tqdm writes), and `measure.reuse_freed_memory` (glibc's mallopt, called by the trainer) when called.
 It imports neither torch nor NumPy before a run starts.
 """
 

@@ -35,11 +35,24 @@ def read_source(path):
     return notebook
 
 
-def is_progress(output):
-    """Part of a progress bar that has come to its end: nothing a reader wants to see."""
-    if output.output_type != "stream" or output.name != "stderr":
-        return False
-    return "\r" in output.text or "it/s]" in output.text or "s/it]" in output.text or not output.text.strip()
+BAR = re.compile(r"\|.*(it/s|s/it)\]$")  # one that stays when it has come to its end
+
+
+def without_progress(outputs):
+    """Outputs without progress bars that have come to their end: of a line, what a terminal would show."""
+    kept = []
+    for output in outputs:
+        if output.output_type != "stream":
+            kept.append(output)
+        elif kept and kept[-1].output_type == "stream" and kept[-1].name == output.name:
+            kept[-1].text += output.text
+        else:
+            kept.append(nbformat.from_dict(output))
+    for output in kept:
+        if output.output_type == "stream" and "\r" in output.text:
+            lines = [line.removesuffix("\r").rpartition("\r")[2].rstrip() for line in output.text.split("\n")]
+            output.text = "\n".join(line for line in lines if not BAR.search(line))
+    return [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 
 def with_outputs(notebook, executed):
@@ -49,7 +62,7 @@ def with_outputs(notebook, executed):
     for cell, source in zip(combined.cells, notebook.cells, strict=True):
         cell["id"], cell["metadata"] = source["id"], source["metadata"]
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not is_progress(o)]
+            cell.outputs = without_progress(cell.outputs)
             if cell.source not in executed_code:  # jupytext would leave it the old cell's
                 cell.outputs, cell.execution_count = [], None
     combined.metadata = notebook.metadata

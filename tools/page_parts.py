@@ -69,6 +69,7 @@ def ledger(text):
         }
         for name, t in sorted(chapters.timings(build).items())
     ]
+    rows = rows.reset_index(names="claim")
     local = rows.to_markdown(index=False) if len(rows) else "`make course` writes this table on your machine."
     timings = pandas.DataFrame(times).to_markdown(index=False) if times else ""
     for name, part in {"PUBLISHED": published(), "LOCAL": local, "TIMINGS": timings}.items():

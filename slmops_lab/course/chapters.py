@@ -4,6 +4,7 @@ Knows notebooks as files, not what they make (`artifacts`). An execution costs a
 """
 
 import ast
+import functools
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from tqdm import tqdm
 
 from slmops_lab import measure
 from slmops_lab.errors import CourseError
@@ -146,6 +149,7 @@ class Sections:
         if shell := get_ipython():
             shell.events.register("pre_run_cell", self._cell_begins)
             shell.events.register("post_run_cell", self._cell_ends)
+            _bars_on_the_page()
         if self._before:
             self._say(f"When this chapter last ran here, its cells took {sum(self._before.values()):.1f} minutes.")
 
@@ -173,6 +177,11 @@ class Sections:
         from IPython.display import Markdown, display
 
         display(Markdown(f"*{sentence}*"))
+
+
+def _bars_on_the_page():
+    """tqdm writes to stderr, for which JupyterLab leaves a red strip when a bar has gone: here it writes to stdout."""
+    tqdm.__init__ = functools.partialmethod(tqdm.__init__, file=sys.stdout)
 
 
 def timings(build):

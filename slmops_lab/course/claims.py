@@ -79,17 +79,16 @@ def read(build):
 
 
 def table(build, chapter=None):
-    """The ledger as a DataFrame, of one chapter or of all."""
+    """The ledger as a DataFrame, of one chapter or of all; the claims are its index, so no row number is shown."""
     rows = [r for r in read(build) if chapter in (None, r["chapter"])]
-    return pandas.DataFrame(
-        {
-            "claim": [r["claim"] for r in rows],
-            "measured here": [f"{_number(r['measured'])} {r['unit']}" for r in rows],
-            "95 % interval": [_interval(r) for r in rows],
-            "goal": [("at least " if r["better"] == "higher" else "at most ") + f"{r['goal']:g}" for r in rows],
-            "verdict": [r["verdict"] for r in rows],
-        }
-    )
+    columns = {
+        "measured here": [f"{_number(r['measured'])} {r['unit']}" for r in rows],
+        "95 % interval": [_interval(r) for r in rows],
+        "goal": [("at least " if r["better"] == "higher" else "at most ") + f"{r['goal']:g}" for r in rows],
+        "verdict": [r["verdict"] for r in rows],
+    }
+    made = pandas.DataFrame(columns, index=[r["claim"] for r in rows])
+    return made.rename_axis(columns="claim")  # the heading above the index
 
 
 def _number(value):

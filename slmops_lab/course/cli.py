@@ -118,9 +118,9 @@ def ledger(profile: Annotated[str, typer.Option()] = "full"):
         out.print("The ledger is empty: run the chapters first (make course).")
         return
     table = Table(title="Claims ledger", title_justify="left")
-    for column in rows.columns:
+    for column in (rows.columns.name, *rows.columns):
         table.add_column(column)
-    for row in rows.itertuples(index=False):
+    for row in rows.itertuples():
         table.add_row(*map(str, row))
     out.print(table)
 

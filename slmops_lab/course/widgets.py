@@ -48,16 +48,28 @@ class Prediction(ipywidgets.VBox):
         if not (self.unit or "").strip() and len(set(self.options)) < max(2, len(self.options)):
             raise ValueError("give at least two different choices, or the unit of a number")
         self.question = f"Your prediction: {question}"
-        if self.unit:
-            self.place = ipywidgets.Text(placeholder="a number", description=self.unit)
-        else:
-            self.place = ipywidgets.RadioButtons(options=self.options, value=None)
+        self.place, self._told = self._choice() if self.options else self._number(), ipywidgets.HTML()
         self.place.style.description_width = "initial"
         given = _given.get(self.question)
         if given and (self.unit or given in self.options):
             self.place.value = given
-        self.place.observe(lambda change: _given.update({self.question: change["new"]}), "value")
-        super().__init__([ipywidgets.HTML(f"<b>{escape(self.question)}</b>"), self.place])
+            self._keep({"new": given})
+        self.place.observe(self._keep, "value")
+        super().__init__([ipywidgets.HTML(f"<b>{escape(self.question)}</b>"), self.place, self._told])
+
+    def _number(self):
+        return ipywidgets.Text(placeholder="a number", description=self.unit)
+
+    def _choice(self):
+        # buttons and no radio buttons, among which one moves with arrow keys: JupyterLab takes those for its cells
+        buttons = ipywidgets.ToggleButtons(options=self.options, value=None)
+        buttons.style.button_width = "auto"
+        return buttons
+
+    def _keep(self, change):
+        _given[self.question] = change["new"]
+        if self.options:  # in words, too: a screen reader is not told which button is pressed
+            self._told.value = f"<span role='status'>You chose: {escape(change['new'])}</span>"
 
     def _repr_mimebundle_(self, **kwargs):
         told = f"{self.question} ({self.unit or ', '.join(self.options)})"

@@ -38,7 +38,9 @@ def test_no_file_of_the_book_is_larger_than_five_megabytes(book):
     assert len(sizes) > 100 and not {name: size for name, size in sizes.items() if size > 5e6}
 
 
-def test_pages_open_without_a_network_and_without_complaints(book):
+@pytest.fixture(scope="module")
+def page(book):
+    """A page of a browser, for the book from disk."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no Chromium on this machine")
@@ -46,18 +48,40 @@ def test_pages_open_without_a_network_and_without_complaints(book):
         pytest.skip("`make book` has not fetched what the pages load")
     from playwright.sync_api import sync_playwright
 
-    noted = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("console", lambda said: noted.append((page.url, said.text)) if said.type != "log" else None)
-        page.on("pageerror", lambda error: noted.append((page.url, str(error))))
-        page.on("request", lambda asked: noted.append((page.url, asked.url)) if asked.url.startswith("http") else None)
-        page.on("requestfailed", lambda asked: noted.append((page.url, asked.url)))
-        for name in PAGES:
-            page.goto((book / f"{name}.html").as_uri(), wait_until="networkidle")
-            assert page.locator("article h1").count() == 1
-            assert page.evaluate("document.documentElement.scrollHeight") < 25_000, f"{name} is too long to be read"
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
         browser.close()
+
+
+def test_pages_open_without_a_network_and_without_complaints(book, page):
+    noted = []
+    page.on("console", lambda said: noted.append((page.url, said.text)) if said.type != "log" else None)
+    page.on("pageerror", lambda error: noted.append((page.url, str(error))))
+    page.on("request", lambda asked: noted.append((page.url, asked.url)) if asked.url.startswith("http") else None)
+    page.on("requestfailed", lambda asked: noted.append((page.url, asked.url)))
+    for name in PAGES:
+        page.goto((book / f"{name}.html").as_uri(), wait_until="networkidle")
+        assert page.locator("article h1").count() == 1
+        assert page.evaluate("document.documentElement.scrollHeight") < 25_000, f"{name} is too long to be read"
     # the widgets' player checks saved states with a schema of its own, and says so
     assert [note for note in noted if "strictTypes" not in note[1]] == []
+
+
+def test_a_cell_is_copied_as_it_is_read(book, page):
+    page.goto((book / "01_introduction/1-01.html").as_uri(), wait_until="networkidle")
+    page.evaluate("() => addEventListener('copy', () => { window.copied = document.activeElement.value; }, true)")
+    cell = page.locator("div.cell_input").nth(1)
+    cell.hover()
+    cell.get_by_role("button").click()
+    page.wait_for_function("() => window.copied")
+    assert page.evaluate("window.copied").strip() == cell.locator("pre").inner_text().strip()
+
+
+def test_the_search_finds_a_word_and_leads_to_it(book, page):
+    page.goto((book / "search.html").as_uri() + "?q=temperature")
+    page.locator("#search-results li a").first.wait_for()
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("Three things to learn from a teacher" in title for title in found), found
+    page.locator("#search-results li a", has_text="Three things to learn").first.click()
+    assert "temperature" in page.locator("article").inner_text()

@@ -28,6 +28,13 @@ CELLS = {
     "explorer": EXPLORER,
     "predict": 'guess = widgets.predict("How large?", "MB")',
     "answer": "guess.answer(538.1)",
+    "choose": 'which = widgets.predict("Which is larger?", ["the cache", "the weights"])',
+    "chosen": 'which.answer("the weights")',
+    "bar": """from slmops_lab import settings
+from slmops_lab.course import chapters
+from tqdm import tqdm
+chapters.Sections(settings.start("support_desk", "smollm2-135m", "quick", 0), "01_introduction")
+print(sum(tqdm(range(3), leave=False)), "counted")""",
 }
 IDLE = """() => { const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
   return context?.isReady && context.session?.kernel?.status === "idle"; }"""
@@ -149,6 +156,23 @@ def test_a_prediction_is_shown_beside_the_result_and_survives_a_second_run(page)
     assert again.input_value() == "500"
     run(page, "answer").get_by_text("You predicted: 500 MB. This run: 538 MB.").wait_for()
     assert not page.outside, "asked of another machine"
+
+
+def test_a_choice_is_made_with_the_keyboard_alone(page):
+    cell = run(page, "choose")
+    before = where(page)
+    cell.get_by_role("button", name="the cache").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    cell.get_by_text("You chose: the weights").wait_for()
+    assert where(page) == before
+    run(page, "chosen").get_by_text("You predicted: the weights. This run: the weights. You were right.").wait_for()
+
+
+def test_a_progress_bar_leaves_nothing_behind(page):
+    cell = run(page, "bar")
+    cell.get_by_text("3 counted").wait_for()
+    assert not cell.locator("[data-mime-type='application/vnd.jupyter.stderr']").count(), "a red strip"
 
 
 def test_sliders_fit_a_telephone(browser, tmp_path):

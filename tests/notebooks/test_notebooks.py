@@ -54,7 +54,24 @@ def test_executed_from_top_to_bottom_without_errors(source, notebook):
     assert counts == list(range(1, len(counts) + 1))
     outputs = [o for c in code_cells(notebook) for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
-    assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+    streams = [o for o in outputs if o.output_type == "stream"]
+    assert not [o.text for o in streams if o.name == "stderr" or "\r" in o.text]
+
+
+def test_of_a_line_with_a_progress_bar_what_comes_after_it_stays():
+    def stream(text, name="stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    picture = nbformat.v4.new_output("display_data", {"image/png": "AAAA"})
+    outputs = [stream("\ranswering:   0%|"), stream("\ranswering: 50%|##  | 1/2\r")]
+    outputs += [
+        stream("      \r48 messages\nin 3 s\n"),
+        picture,
+        stream("\r        \r"),
+        stream("\rMap: 100%|####| 8/8 [00:01<00:00, 6.1it/s]\n", "stderr"),
+    ]
+    left = script("notebooks").without_progress([*outputs, stream("| a | table |\n")])
+    assert [o.get("text") for o in left] == ["48 messages\nin 3 s\n", None, "| a | table |\n"]
 
 
 @pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
