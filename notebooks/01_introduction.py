@@ -1,25 +1,25 @@
 # %% [markdown]
 # # 1 Introduction: what changes when the model is small
 #
-# A language model that fits on a laptop is operated differently from one in a data centre. You own it. You can make it smaller still, you test it on the
-# devices where it will run, you ship it to machines that you cannot log in to, and you replace it when it is no longer good enough. In this chapter you do
-# each of these things once, with a real model, on your own machine.
+# A language model that fits on a laptop is operated differently from one in a data centre. You have its file. You can make it even smaller, you test it on the
+# devices where it will run, you ship it to machines that you cannot log in to, and you replace it when it is no longer good enough. In this chapter you try
+# each of these steps once, with a real model, on your own machine; only the many devices are simulated.
 #
 # **You will be able to**
 #
 # - compute how much memory a model needs, from 135 million weights to 671 billion, and check the formula;
 # - measure what quantization, pruning and sparsity save and what they cost;
-# - hold a model against a budget on a device that is smaller than yours, and roll it out in steps;
-# - run it where no network is, and count which libraries try to reach one;
+# - check a model against a budget, within the limits of a smaller device, and roll it out in steps;
+# - run it without a network, and count which libraries try to reach one;
 # - trace what a device runs back to data and code;
 # - say when owning a device is cheaper than paying per token, and when it is not.
 #
 # **You need** some Python and no machine learning; two processor cores and about 5 GB of free memory; no GPU, no account and no network. If you do not
 # program, read the text and the figures, move the sliders and skip the code (in the book, the button *hide the code* does it for you).
 #
-# Words of the field are in *italics* where they appear for the first time, and all of them are in the [glossary](../book/glossary.md). Before some
-# measurements you can note what you expect; the result then stands beside it. Where a section begins, you can read how long it took when the chapter last
-# ran on this machine.
+# Terms of the field are in *italics* where they first appear, and all of them are in the [glossary](../book/glossary.md). Before some measurements you can
+# write down what you expect; your prediction is then printed beside the result. Each section begins with the minutes that it took when the chapter last ran on
+# this machine.
 
 # %% tags=["parameters"]
 dataset = "support_desk"
@@ -30,13 +30,13 @@ seed = 0
 # %% [markdown]
 # ## 1.1 From an able model to a useful one
 #
-# *You meet the model and its job, find out how well it does that job untrained, and compute how much memory models need.*
+# *You meet the model and its job, measure how well the model does it before any training, and compute how much memory models need.*
 #
 # ### A first answer
 #
-# The [*base model*](../book/glossary.md#base-model) of this course, from which everything starts, is SmolLM2-135M-Instruct
-# ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It comes as a file of 4-bit numbers ([GGUF, Q4_1](../book/glossary.md#gguf)) that the course
-# unpacks into 32-bit numbers once. So it has already been rounded: the original might do a little better than what you see here.
+# The [*base model*](../book/glossary.md#base-model) of this course is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It comes
+# as a file of 4-bit numbers ([GGUF, Q4_1](../book/glossary.md#gguf)), which the course unpacks into 32-bit numbers. Its weights have therefore been rounded
+# already: the original model might do a little better than what you see here.
 
 # %%
 from slmops_lab import measure, settings
@@ -57,9 +57,9 @@ print(f"({elapsed.seconds:.1f} seconds on {settings.threads()} cores)")
 # %% [markdown]
 # ### The job
 #
-# The model writes decent English. In this course its job is another one: to sort the messages that customers send to a shop for outdoor gear. For each
-# message it has to write one line of JSON, the [*ticket*](../book/glossary.md#ticket): what the desk does first, how urgent it is, and the order number, if there is one. What makes a
-# ticket right is written down in a labelling guide. Read some messages with their tickets, and then the guide:
+# The model writes decent English. In this course it has another job: it sorts the messages that customers send to a shop for outdoor gear. For each message it
+# has to write one line of JSON, the [*ticket*](../book/glossary.md#ticket): what the support desk has to do first, how urgent the message is, and the order
+# number, if there is one. A labelling guide says which ticket is right. Read some messages with their tickets, and then the guide:
 
 # %%
 from slmops_lab.task import data
@@ -79,14 +79,15 @@ for line in guide.splitlines():
 print("\nmessages:", {split: len(getattr(desk, split)) for split in data.SPLITS})
 
 # %% [markdown]
-# There are four sets of messages. *train* has tickets to learn from, *pool* has none (chapter 2 uses it), *test* judges and is never learned from, and
-# *drift* comes from a later year. They were written for this course by a language model, so that words alone mislead. What follows speaks of this data set;
-# your own is another folder, and its schema replaces this one.
+# There are four sets of messages. *train* has tickets to learn from, *pool* has none (chapter 2 uses it). *test* is only for judging: no model learns from it.
+# *drift* is set one year later. All messages were invented for this course: a language model wrote them, many on purpose so that single words mislead, and a
+# program put those of the pool together. The text of the course is about this data set; your own would be another folder with its own schema.
 #
 # ### What must a model beat?
 #
-# A score means little alone. The simplest rival counts which words occur: logistic regression for the listed fields, and the shape of the order numbers
-# seen in training for the rest. Such a [*baseline*](../book/glossary.md#baseline) takes seconds. A language model that is not better is not worth its cost.
+# A score says little until you compare it with another one. The simplest rival only sees which words occur in a message: from them a logistic regression
+# predicts intent and urgency, and the first piece of text that is shaped like an order number of the training messages is taken as the order number. Such a
+# [*baseline*](../book/glossary.md#baseline) is computed in seconds. A language model that does no better is not worth its cost.
 
 # %%
 from slmops_lab.course import plots
@@ -109,13 +110,13 @@ for place, number in enumerate(missed, 1):
     print(f"\n{place}. {desk.test[number]['text']}")
 
 # %% [markdown]
-# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): with other messages of
-# the same kind, the shares could have come out anywhere along them.
+# The lines are [*95 % intervals*](../book/glossary.md#interval) ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)): with other messages of the
+# same kind, the shares could have come out anywhere along these lines.
 #
 # ### Exercise 1.1: would you do better?
 #
-# The cell above ends with five messages that counting words got wrong. Write a list with one value of that field for each of them, in their order. Use the
-# guide. The result should agree with the labels in all messages but one at most.
+# The cell above ends with five messages in which counting words got one field wrong. Use the guide, and write a list with the right value of that field for
+# each of them, in their order. Your list should agree with the labels in all messages but one at most.
 
 # %% tags=["exercise"]
 my_labels = ...
@@ -143,7 +144,8 @@ check(
 #
 # ### Does the base model do the job?
 #
-# This is what the model is asked. It gets the fields with a short explanation and no example, which is called [*zero-shot*](../book/glossary.md#zero-shot).
+# The next cell prints what the model is asked. The question explains the fields. It holds no solved example, which is called
+# [*zero-shot*](../book/glossary.md#zero-shot).
 
 # %%
 from slmops_lab.course import widgets
@@ -177,20 +179,21 @@ print("counting words beats the untuned model:", same.exact > zero_shot.exact)
 print("counting words stays below 80 %:", keywords.exact < 0.8)
 
 # %% [markdown]
-# The model that knows the capital of France does this job worse than counting words: it can do many things, but it is not reliable at this one. A narrow job
-# can be learned, though, and that is where small models have their place. Chapter 2 trains the model on such messages. (The comparison is not fair yet.
-# Counting words has learned from the training messages, the model has seen none. It only says what a trained model must beat.)
+# The model that knows the capital of France does this job worse than counting words. But a small model can learn a narrow job: chapter 2 trains it on such
+# messages. (The comparison is not fair yet, because counting words has learned from the training messages and the model has seen none of them. It only says
+# what a trained model must beat.)
 #
 # ### How much memory does it need?
 #
-# A model is a long list of numbers, its [*parameters*](../book/glossary.md#parameter) or weights. Its size is their number times the bytes that each takes:
-# four in [*fp32*](../book/glossary.md#precision), two in bf16, one in int8, half of one in int4.
+# A model is a long list of numbers, its [*parameters*](../book/glossary.md#parameter) or weights. Its size is the number of weights times the bytes of each:
+# four in [*fp32*](../book/glossary.md#precision), two in bf16, one in int8, half a byte in int4.
 #
-# Weights are not all. A [*token*](../book/glossary.md#token) is a word or a piece of one, the unit that a model reads and writes. Of each token that it has
-# read, every [*layer*](../book/glossary.md#layer) keeps a key and a value, the [*KV cache*](../book/glossary.md#kv-cache). And there are intermediate
-# results, the [*activations*](../book/glossary.md#activation). The largest are the [*logits*](../book/glossary.md#logits), one score for each word of the
-# vocabulary, if they are kept for every token. The model's configuration says how many numbers each of these are. The first cell computes them, the second
-# measures the cache itself and the memory that a fresh process takes to read as many tokens.
+# A running model needs memory for more than its weights. A [*token*](../book/glossary.md#token) is a word or a piece of one, the unit that a model reads and
+# writes. For each token that the model has read, every [*layer*](../book/glossary.md#layer) keeps two lists of numbers, a key and a value. Together these are
+# the [*KV cache*](../book/glossary.md#kv-cache). Then there are intermediate results, the [*activations*](../book/glossary.md#activation), of which we count
+# those of one layer: the next layer can use the same memory. If they are kept for every token that the model reads, the largest of them are the
+# [*logits*](../book/glossary.md#logits), one score for each token that the model knows. How many numbers each of these has follows from the model's
+# configuration. The first cell computes them. The second measures the cache, and the memory that a fresh process needs to read as many tokens.
 
 # %%
 parameters = sum(weight.numel() for weight in model.parameters())
@@ -223,17 +226,19 @@ print(f"Reading added {added / 1e6:.0f} MB to the process; the formula gives {ca
 print(f"So it explains {100 * calculated / added:.0f} % of what was measured.")
 
 # %% [markdown]
-# Weights and cache can be computed. The rest is an estimate, because a runtime needs buffers of its own: leave a margin.
+# The sizes of the weights and of the cache can be computed. The rest is an estimate, because the program that runs the model also needs memory: leave a margin.
 #
 # ### From 135 million to 671 billion
 #
-# The same arithmetic works for models that would never fit here. PyTorch can build a model on its [*meta device*](../book/glossary.md#meta-device), with all
-# shapes and no numbers. These are six configurations, from the smallest to DeepSeek-V3, which is the default of its class (sources:
-# [SmolLM2](https://arxiv.org/abs/2502.02737), [Qwen2.5](https://arxiv.org/abs/2412.15115), [Phi-4-mini](https://arxiv.org/abs/2503.01743),
-# [Llama 3](https://arxiv.org/abs/2407.21783), [Phi-4](https://arxiv.org/abs/2412.08905), [DeepSeek-V3](https://arxiv.org/abs/2412.19437)).
+# The same arithmetic works for models that would never fit into this machine. PyTorch can build a model on its
+# [*meta device*](../book/glossary.md#meta-device), with the shapes of all weights and without their numbers. We compare six configurations; that of DeepSeek-V3
+# holds the default values of its class in transformers (sources: [SmolLM2](https://arxiv.org/abs/2502.02737), [Qwen2.5](https://arxiv.org/abs/2412.15115),
+# [Phi-4-mini](https://arxiv.org/abs/2503.01743), [Llama 3](https://arxiv.org/abs/2407.21783), [Phi-4](https://arxiv.org/abs/2412.08905),
+# [DeepSeek-V3](https://arxiv.org/abs/2412.19437)).
 #
-# DeepSeek-V3 is special in two ways. It is a [*mixture of experts*](../book/glossary.md#mixture-of-experts): each token passes through a few of many experts,
-# so all have to be in memory and few are computed. And instead of keys and values it caches one compressed vector per token and layer.
+# DeepSeek-V3 is special in two ways. It is a [*mixture of experts*](../book/glossary.md#mixture-of-experts): each token passes through only a few of many
+# parallel parts, the experts. All of them have to be in memory, but few are computed for a token. And instead of keys and values DeepSeek-V3 caches one
+# compressed vector per token and layer.
 
 # %%
 from transformers import DeepseekV3Config, LlamaConfig, Phi3Config, Qwen2Config
@@ -294,9 +299,9 @@ print(
 print("its cache per token is smaller than Phi-4's:", deepseek["cache, kB per token"] < phi["cache, kB per token"])
 
 # %% [markdown]
-# (The activations are those of 512 tokens that are read at once, in 16 bits and without logits.) The last line says something useful: the cache depends on
-# how a model is built, not only on its size. Move the sliders. At which size does a model stop fitting into your telephone? How many people can use it at once
-# before the caches are larger than the weights?
+# (The column of the activations is for 512 tokens that are read at once, in 16 bits and without logits.) The last printed line shows that the size of the cache
+# depends on how a model is built, not only on how large it is. Move the sliders. Which is the largest model that fits into your telephone? How many people can
+# use it at once before their caches are larger than the weights?
 
 # %%
 import sympy
@@ -323,8 +328,8 @@ widgets.explorer(
 # ### Exercise 1.2: write the formula
 #
 # Write `memory_for(parameters, bits, layers, key_width, tokens, users)`: the bytes of the weights plus those of the KV caches. Every user has a cache of
-# `tokens` tokens. For each token and layer it holds a key and a value of `key_width` numbers with 2 bytes each. With one user more, the result should grow
-# by one cache and no weights.
+# `tokens` tokens. For each token and layer it holds a key and a value of `key_width` numbers with 2 bytes each. One user more should add one cache and no
+# weights.
 
 # %% tags=["exercise"]
 memory_for = ...
@@ -355,9 +360,9 @@ check(
 #
 # *You store the model with 8 and with 4 bits per weight and measure what that does to size, speed and quality.*
 #
-# [*Quantization*](../book/glossary.md#quantization) keeps every weight and spends fewer bits on it. A group of weights shares one number, the
-# [*scale*](../book/glossary.md#scale), and each weight becomes a whole multiple of it. With 4 bits there are 16 whole numbers to choose from. These are the
-# first eight weights of a matrix of our model:
+# [*Quantization*](../book/glossary.md#quantization) keeps every weight but stores it in fewer bits. A group of weights shares one number, the
+# [*scale*](../book/glossary.md#scale), and each weight is rounded to a whole multiple of it. With 4 bits there are 16 whole numbers to choose from. Here are
+# the first eight weights of a matrix of our model:
 
 # %%
 sections.begin("1.2")
@@ -369,12 +374,12 @@ toy = {"weight": some, "whole number": whole, "read back": whole * scale, "error
 pandas.DataFrame(toy).T.round(3)
 
 # %% [markdown]
-# Only the whole numbers and the scale are stored. What does the error cost? We judge by [*perplexity*](../book/glossary.md#perplexity) on test messages: among
-# how many equally likely tokens the model seems to choose at each place (lower is better). The messages are cut into passages, each is judged on its own,
-# and the spread between them gives an interval. Two models read the same passages, so they are compared passage by passage.
+# Only the whole numbers and the scale are stored. How much harm does the error do? We measure the [*perplexity*](../book/glossary.md#perplexity) on test
+# messages: it says among how many equally likely tokens the model seems to choose at each place (lower is better). We compute it for each of several passages,
+# and the spread between them gives an interval. Two models read the same passages, so we compare them passage by passage.
 #
-# The model builder of ONNX Runtime GenAI ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) then writes the model as a graph with 32, 8 or 4 bits
-# per weight, and each of the three writes text in a process of its own, several times.
+# The model builder of ONNX Runtime GenAI ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) then saves the model with 32, 8 and 4 bits per weight,
+# each time as a graph: a list of the operations that compute an answer. Each of the three writes text several times, in a process of its own.
 
 # %%
 import math
@@ -471,18 +476,20 @@ print(
 )
 
 # %% [markdown]
-# Two things are worth knowing about the sizes. Each block of 32 weights has a scale of 32 bits, so 4 bits are 5 in the file and 8 are 9. And the int8 file
-# keeps the table of token vectors in 32 bits beside an 8-bit copy. So weigh the file, not only the formula.
+# The files are larger than the number of bits suggests, for two reasons. Each block of 32 weights has a scale of 32 bits, which adds one bit to each weight.
+# And the int8 file stores the table of token vectors twice, in 32 bits and in 8. So look at the size of the file, not only at the formula.
 #
-# As to speed: to write a token, the processor has to read almost every weight once. Fewer bytes help even where no 4-bit numbers are computed, but turning
-# them back into numbers takes time as well. And remember that our weights had been rounded to 4 bits once before, on another grid.
+# Why are fewer bits faster? To write a token, the processor has to read almost every weight once, so fewer bytes take less time to read. But the processor then
+# has to turn them back into numbers that it can compute with, which takes time, too. And remember that our weights had been rounded to 4 bits once before, to
+# another set of values.
 #
 # ### Exercise 1.3: quantize the model yourself
 #
-# Write `rounded(weight, bits, block=32)`. It does what the first cell of this section does, but every `block` neighbouring weights in a row get a scale of
-# their own: the largest of them, whatever its sign, becomes `2 ** (bits - 1) - 1` steps. It returns the weights as they are read back, in the shape that they had. Then make `three_bits`, the whole model
-# with 3 bits: `change_matrices(model, change)` gives you a copy in which each matrix of the layers is what your function makes of it. That takes a few
-# seconds. Judge it with `perplexity_ratio(judge_model(three_bits), base)`: the result should be worse than that of int4.
+# Write `rounded(weight, bits, block=32)`. It does what the first cell of this section does, with one difference: every `block` neighbouring weights in a row
+# get a scale of their own. The scale is chosen so that the largest weight of the block, whatever its sign, becomes `2 ** (bits - 1) - 1` or minus that. The
+# function returns the weights as they are read back, in the shape that they had. Then make `three_bits`, the whole model with 3 bits:
+# `change_matrices(model, change)` returns a copy of the model in which `change` was applied to each matrix of the layers. That takes a few seconds. Judge it
+# with `perplexity_ratio(judge_model(three_bits), base)`: the result should be worse than that of int4.
 
 # %% tags=["exercise"]
 from slmops_lab.training.compression import change_matrices
@@ -529,11 +536,12 @@ check(
 #
 # ## 1.3 Fewer parts: pruning
 #
-# *You leave out layers, attention heads and neurons and measure what each of them costs.*
+# *You leave out layers, attention heads and neurons, and measure the harm and the time saved.*
 #
-# [*Pruning*](../book/glossary.md#pruning) leaves parts of the model away. Which ones? A layer that hardly changes the direction of the
-# [*hidden states*](../book/glossary.md#hidden-states) that pass through it is a candidate ([Men et al. 2024](https://arxiv.org/abs/2403.03853)). We choose on
-# training messages and measure the harm on test messages. The first and the last layer always stay, because they connect the others with the tokens.
+# [*Pruning*](../book/glossary.md#pruning) leaves out parts of the model. Which ones? A layer that hardly changes the direction of the
+# [*hidden states*](../book/glossary.md#hidden-states) that pass through it is a candidate ([Men et al. 2024](https://arxiv.org/abs/2403.03853)). We choose the
+# layers by training messages and measure the harm on test messages. The first and the last layer always stay, because they are next to the token vectors and to
+# the logits.
 
 # %%
 from itertools import pairwise
@@ -577,9 +585,9 @@ layers_guess.answer(max((count for count in counts if harm[count] < 2), default=
 print("Times the perplexity:", {f"{count} left out": round(value, 2) for count, value in harm.items()})
 
 # %% [markdown]
-# (Only these numbers of layers were tried.) The same with finer parts. Each layer has [*attention heads*](../book/glossary.md#attention-head), which look for
-# earlier tokens that matter, and [*neurons*](../book/glossary.md#neuron). A part matters where it is often strongly active and what it adds has large weights.
-# Both can be read off the matrix through which it hands its result on:
+# (We tried only these numbers of layers.) We can also leave out smaller parts. Each layer has [*attention heads*](../book/glossary.md#attention-head), which
+# decide which earlier tokens matter, and [*neurons*](../book/glossary.md#neuron). A head or a neuron passes its result on through a matrix. We keep those whose
+# results are large on average and are multiplied by large weights in this matrix:
 
 # %%
 import copy
@@ -650,18 +658,18 @@ plots.show(
 
 # %% [markdown]
 # What is left out is neither stored nor computed, so pruning saves bytes and time without a special format. Where the lines on the right overlap, this
-# measurement cannot tell the speeds apart; and the rows were measured one after the other, so a machine that is busy in between shifts some of them. The
-# heads are a small part of this model, so leaving some of them out saves little. None of these models was trained after it was cut; chapter 2 does that.
+# measurement cannot tell the speeds apart. The rows were measured one after the other, so if the machine was busy in between, some of them are too slow. The
+# heads are a small part of this model, so leaving some of them out saves little. None of these models was trained after it was cut; chapter 2 trains one.
 #
 # ## 1.4 Zeros: sparsity
 #
-# *You set weights to zero, weigh the file, and try a format that stores only the others.*
+# *You set weights to zero, measure the size of the file, and try a format that stores only the other weights.*
 #
-# Perhaps the smallest weights matter little. Set to zero, they leave the shape as it is: this is [*unstructured sparsity*](../book/glossary.md#sparsity). In
-# *2:4* sparsity two of each four neighbours are zero, a pattern that the tensor cores of some graphics processors compute up to twice as fast
-# ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)). To gain something from zeros in a file, one needs a format that leaves them out. To gain time, one
-# needs a [*kernel*](../book/glossary.md#kernel), the routine that computes a product, that skips them. The last cell of this section tries such a format on
-# one matrix.
+# Perhaps the smallest weights matter little, so we set them to zero; the matrices keep their shapes. If the zeros may be anywhere, this is
+# [*unstructured sparsity*](../book/glossary.md#sparsity). In *2:4* sparsity two of every four neighbouring weights are zero. The tensor cores of some graphics
+# processors multiply such matrices up to twice as fast ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)). A file becomes smaller only if its format
+# leaves the zeros out. A product is computed faster only if its [*kernel*](../book/glossary.md#kernel), the routine that computes it, skips them. The third of
+# the next cells tries such a format on one matrix.
 
 # %%
 sections.begin("1.4")
@@ -710,9 +718,9 @@ print(
 print(f"and the product {packed_ms / dense_ms:.1f} times the time of the dense one.")
 
 # %% [markdown]
-# A zero takes four bytes and is multiplied like any other number. In the packed format each number of 4 bytes that is left stands with its column in 8 bytes,
-# and reading from scattered places is slow. A format made for 2:4 needs two bits for each place, but then the kernel has to understand it. So zeros alone save
-# nothing. Here is everything that you have tried, size against harm:
+# A zero takes four bytes and is multiplied like any other number, so zeros alone save nothing. The packed format stores each remaining number (4 bytes)
+# together with its column (8 bytes), and reading from scattered places is slow. A format made for 2:4 needs only two bits for the place of each remaining
+# number, but the kernel has to understand this format. The next figure shows everything that you have tried, size against harm:
 
 # %%
 tried |= {name: {"kind": "bits", "MB": quantized.loc[name, "MB"]} | judged[name] for name in deployed}
@@ -733,10 +741,11 @@ plots.show(
 # %% [markdown]
 # ## 1.5 A gate in front of every release
 #
-# *You write budgets for two kinds of devices, let a gate judge the candidates, and lint the files that would do the same at every change.*
+# *You set budgets for two kinds of devices, let a gate judge the candidates, and check two files for mistakes: the one that starts the tests at every change,
+# and the one that describes a container.*
 #
-# A [*gate*](../book/glossary.md#gate) compares what was measured with a budget and refuses a version that breaks it. Set the limits before you measure.
-# Those below are our choice; the perplexity is limited relative to that of fp32.
+# A [*gate*](../book/glossary.md#gate) compares what was measured with a budget and refuses a version that exceeds it. Set the limits before you measure. Those
+# below are our choice; the perplexity is limited relative to that of fp32.
 
 # %%
 from slmops_lab.deployment import gate
@@ -759,13 +768,13 @@ for device in budgets:
     print(f"May it go to a {device}?", {name: gate.passes(facts[name], budgets, device) for name in facts})
 
 # %% [markdown]
-# The table is the report for fp32 on a handheld. **What did this gate not ask?** Whether the model does its job. In 1.1 it did not, and a gate lets through
-# whatever it does not measure. That is why the gate of chapter 4 asks for exact match first.
+# The table is the report for fp32 on a handheld. **What did this gate not check?** Whether the model does its job. In 1.1 it did not, and still it can pass
+# this gate, which does not measure that. The gate of chapter 4 asks for exact match first.
 #
 # ### Exercise 1.4: the core of a gate
 #
-# Write `refused(facts, at_most)`: the list of the names in `at_most` that do not pass. A fact passes where it was measured, is a number, and is not above
-# its limit. For facts that were all measured and are small, the result should be an empty list.
+# Write `refused(facts, at_most)`. It returns a list of the names in `at_most` that do not pass. A fact passes if it was measured, is a number, and is not above
+# its limit. If all facts were measured and none is above its limit, the result should be an empty list.
 
 # %% tags=["exercise"]
 refused = ...
@@ -801,12 +810,13 @@ check(
 #
 # ### The machine that runs the gate
 #
-# Nobody should do this by hand. In a company a change starts a [*workflow*](../book/glossary.md#workflow), a list of steps on a fresh machine, and what it
-# builds runs in a [*container*](../book/glossary.md#container), which is described by a file as well. The first cell shows these two files of this repository: the tests at every change, and the image of the endpoint of
-# chapter 4 with what serving needs and nothing else.
+# Nobody should have to start such checks by hand. In a company every change starts a [*workflow*](../book/glossary.md#workflow), a list of steps that run on a
+# fresh machine. What it builds runs in a [*container*](../book/glossary.md#container), which a second file describes. The first cell prints these two files of
+# this repository: the workflow that runs the tests at every change, and the description of a container with the endpoint of chapter 4 and only what it needs.
 #
-# Such files are code, and mistakes in them show up late. A [*linter*](../book/glossary.md#linter) finds some of them without running anything. The second cell lints both files, and a copy
-# of each with a mistake put in: a misspelled key, and a base image that is another one tomorrow.
+# Such files are code, and one often notices a mistake in them only when they run. A [*linter*](../book/glossary.md#linter) finds some mistakes without running
+# anything. The second cell lints both files, and a copy of each with a mistake that we put in: a misspelled key, and a base image without a fixed version,
+# which may be another one tomorrow.
 
 # %%
 workflow = (settings.ROOT / ".github/workflows/course.yml").read_text(encoding="utf-8")
@@ -837,12 +847,13 @@ print("our own files pass:", all(clean["ours"]), "- the broken ones are found:",
 # %% [markdown]
 # ## 1.6 Devices that are smaller than yours
 #
-# *The same gate, but now the operating system enforces the limits, and a model that needs more fails for real.*
+# *You use the same gate, but now the operating system enforces the limits, and a model that needs more memory really fails.*
 #
-# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here a process may use only some cores and write to only so
-# much memory (Linux does this; elsewhere the limits are not enforced). What it does not imitate is how slow the cores of an
-# [*edge device*](../book/glossary.md#edge-device) are: times have to be measured there. [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100
-# answers stay under; with so few messages it is nearly the slowest.
+# A laptop has more memory and more cores than most of the devices that a model is shipped to. Here we start a process that may use only as many cores, and
+# write to only as much memory, as the device has (Linux enforces this; on other systems the limits have no effect). The last two rows of each table are
+# measured in it, the others come from 1.2. The cores themselves are those of your machine, and an [*edge device*](../book/glossary.md#edge-device) may have
+# slower ones: measure times on the device itself. [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100 answers stay under; with so few messages it is
+# nearly the time of the slowest one.
 
 # %%
 sections.begin("1.6")
@@ -880,12 +891,12 @@ print("takes to load and run the model: among other things for the tokenizer, th
 # %% [markdown]
 # ## 1.7 A rollout in steps
 #
-# *You roll a worse version out over a simulated fleet and find out how large a look at the answers has to be.*
+# *You roll out a worse version to a simulated fleet, and find out how many answers have to be judged before the difference shows.*
 #
-# Even what passed the gate does not go to all devices at once. In a [*rollout*](../book/glossary.md#rollout) a first group, the
+# A version that passed the gate does not go to all devices at once, either. In a [*rollout*](../book/glossary.md#rollout) a first group, the
 # [*canary*](../book/glossary.md#canary), gets the new version, and its answers are judged before everybody else gets it. Our base model cannot sort messages
-# yet, so here the tills use it for something that it can do: it suggests the next token while somebody types, and a suggestion is right if that token is
-# typed. Version 1.1.0 is the int4 model. Version 1.2.0 is smaller and faster, because some layers are left out. How often are the two right?
+# yet, so in this section the tills use it for something that it can do: it suggests the next token while somebody types. A suggestion is right if it is the
+# token that is typed next. Version 1.1.0 is the int4 model. Version 1.2.0 is smaller, because some layers are left out. How often is each of them right?
 
 # %%
 sections.begin("1.7")
@@ -907,10 +918,10 @@ print(
 )
 
 # %% [markdown]
-# The fleet below is **simulated**: links, offline hours and failures are random numbers. How often each version is right is not, it was measured above. We
-# assume that six suggestions per device and day are judged. The rollout goes back if the new version is worse and chance alone would show so large a
-# difference in fewer than 5 of 100 cases (*p* < 0.05). First one rollout whose canary waits for at least 1,000 judged suggestions, then many with other random
-# numbers:
+# The fleet below is **simulated**: its network links, offline hours and failures are random numbers. Only how often each version is right was measured, in the
+# cell above. We assume that somebody judges six suggestions per device and day. If the new version looks worse, and chance alone would show so large a
+# difference in fewer than 5 of 100 cases (*p* < 0.05), all devices go back to the old version. First we look at one rollout, whose canary waits for at least
+# 1,000 judged suggestions, then at several with other random numbers:
 
 # %%
 from slmops_lab.operations import rollout
@@ -962,22 +973,21 @@ if drop["points"] < 0:
     print(f"To see such a drop in 9 of 10 cases, about {needed:,} of each version have to be judged.")
 
 # %% [markdown]
-# So there is a price for finding out. While the canary waits, its users get worse suggestions, and most of these are never judged, so the log counts only
-# a part of the harm. A larger canary finds out sooner and reaches more people. Chapter 4 does this for the real job.
+# Waiting for more judged suggestions has a price. While the canary waits, its users get worse suggestions, and most of these are never judged, so the log shows
+# only a part of the harm. A larger canary collects judged suggestions faster, but more people get the worse version. Chapter 4 repeats this with the real job.
 #
 # ## 1.8 Privacy: where does a message go?
 #
-# *You run the model where no network is, count which libraries try to reach one, and take personal data out of a log line.*
+# *You run the model without a network, count which libraries try to reach one, and take personal data out of a log line.*
 #
-# A message goes nowhere if the software around the model sends nothing. To see whether that is so, run the model in a process with a network of its own
-# that leads nowhere: Linux provides such a network and counts what the process tried to send. The first cell does that.
+# A message stays on the machine if the software around the model sends nothing. To check that, the first cell runs the model in a process whose network is
+# connected to nothing. Linux provides such a network, and it counts what the process tried to send.
 #
-# Several of the libraries that this course uses report to their makers ([*telemetry*](../book/glossary.md#telemetry)) or ask a server for
-# files, unless they are told not to. The next cells run small jobs for seven of them, once as the libraries come and once with the course's switches
-# (`settings.QUIET`, which `import slmops_lab` sets).
+# Several of the libraries that this course uses report to their makers ([*telemetry*](../book/glossary.md#telemetry)) or ask a server for files, unless they
+# are told not to. The course tells them with switches (`settings.QUIET`, which `import slmops_lab` sets), so the first cell has them set, too. The next cells
+# run small jobs with seven of the libraries, once without these switches and once with them.
 #
-# A private model is not yet a private system, because what is logged counts, too. The last cell shows how the endpoint of chapter 4 replaces what
-# looks personal before it writes a line.
+# Personal data can also end up in log files. The last cell shows how the endpoint of chapter 4 replaces what looks personal before it writes a line to its log.
 
 # %%
 from slmops_lab.operations import offline
@@ -1037,17 +1047,17 @@ print(
 )
 
 # %% [markdown]
-# Do not rank the libraries by these numbers. A report that fails is tried several times, some of the libraries load ONNX Runtime, whose attempts count again,
-# and what is held back for longer than these seconds is not seen. And the redaction finds patterns, not people: the name and the street stay. Where that is
-# not enough, log no text.
+# Do not rank the libraries by these numbers. A library may try several times to send the same report. Some of the libraries load ONNX Runtime, whose attempts
+# are then counted again. And a report that is sent later than the few seconds for which each process waits is not counted. The replacement in the log line
+# finds patterns, not people: the name and the street are still there. If that is not enough, log no text.
 #
 # ## 1.9 Lifecycle: what runs where, and why?
 #
-# *You adapt the model to one region, sign it, register three versions, and trace what a device runs back to data and code.*
+# *You adapt the model to one region, sign it, register three versions, and find out which data and code the version on a device was made from.*
 #
-# A region writes differently. (We have no such region: messages of a later year stand in for it, or training messages where a data set has none.) You tune
-# an [*adapter*](../book/glossary.md#adapter), a few trained weights beside the model (chapter 3), quantize, test and pack the result (chapter 4). Each step
-# is timed; section 1.12 comes back to the times.
+# Customers of one region may write differently from others. (Our data has no regions, so we use the messages of the later year instead, or training messages
+# where a data set has none.) You tune an [*adapter*](../book/glossary.md#adapter), a few trained weights beside the model (chapter 3), and then quantize, test
+# and pack the result (chapter 4). Each step is timed; section 1.12 shows the times.
 
 # %%
 from peft import LoraConfig
@@ -1098,9 +1108,9 @@ print(
 )
 
 # %% [markdown]
-# With so few messages the intervals are wide, and nobody should ship such a model. What counts in this section is the bookkeeping. The package is signed, so
-# that a device can tell who made it. A [*registry*](../book/glossary.md#registry) then remembers every version, and an
-# [*alias*](../book/glossary.md#alias) is a name that can move from one version to another. Each version is registered with what it was made from, its
+# With so few messages the intervals are wide, and nobody should ship such a model. This section is about keeping track of versions. The package is signed, so
+# that a device can check who made it. A [*registry*](../book/glossary.md#registry) lists every version. An [*alias*](../book/glossary.md#alias) is a name in
+# it, such as `champion`, that can move from one version to another. The adapted version is registered together with what it was made from, its
 # [*lineage*](../book/glossary.md#lineage).
 
 # %%
@@ -1138,15 +1148,15 @@ print("A till in the north gives odd answers. All that it can tell is the hash o
 known.tags
 
 # %% [markdown]
-# So the hash leads to the version, its data, its code and its score. But a hash only names things, it does not keep them: data and code must still be stored
-# where somebody can look the hash up.
+# With the hash of its file we find the version, its score, and the hashes of its data and code. But from a hash nobody can get the data or the code back: both
+# must be stored where they can be found by their hashes.
 #
 # ## 1.10 One blueprint, unequal devices
 #
-# *You render one text into settings for different devices and find the difference on a device that somebody changed by hand.*
+# *You compute the settings of different devices from one file, and find out what somebody has changed by hand on one of them.*
 #
-# What each device should do stands in one file, the blueprint. A schema refuses names that nobody knows, such as a misspelled one. The last cell pretends that
-# somebody stood at a till and changed two settings by hand. The difference between what a device should run and what it runs is called
+# One file, the blueprint, says what each device should run. A schema refuses names that it does not know, for instance a misspelled one. In the last cell we
+# pretend that somebody changed two settings of a till by hand. The difference between what a device should run and what it runs is called
 # [*configuration drift*](../book/glossary.md#configuration-drift) (it has nothing to do with the data set of that name).
 
 # %%
@@ -1197,18 +1207,18 @@ print(*unified_diff(*as_lines, "blueprint", "till 0042", lineterm="", n=1), sep=
 # %% [markdown]
 # ## 1.11 What does it cost?
 #
-# *You compare paying per token with owning a device, find the number of messages at which they cost the same, and see which assumption decides.*
+# *You compare paying per token with owning a device, find the number of messages at which both cost the same, and see which assumption matters most.*
 #
-# A model in the cloud is paid per token. A device is paid once, and then its electricity. Which is cheaper depends on how much is asked. How many tokens a
-# message needs is measured; what things cost has a source and a date. Change what you do not believe:
+# For a model in the cloud you pay per token. For a device you pay once, and then for its electricity. Which is cheaper depends on the number of messages. We
+# measure how many tokens a message needs, and give a source and a date for each price. Change what you do not believe:
 #
 # - cheap cloud: DeepSeek-V4.1-Flash outside peak hours, 0.15 dollars per million tokens read, 0.60 written ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing), November 2026; double at peak hours);
 # - older cloud: DeepSeek-V3, 0.27 and 1.10 ([DeepSeek](https://api-docs.deepseek.com/quick_start/pricing-details-usd), February 2025);
 # - device: Raspberry Pi 5 with 8 GB, 80 dollars ([Raspberry Pi](https://www.raspberrypi.com/news/introducing-raspberry-pi-5/), at its launch in September 2023; dearer since), without power supply and case, at most about 12 watts;
 # - electricity: 0.29 per kilowatt-hour, households of the European Union ([Eurostat](https://ec.europa.eu/eurostat/statistics-explained/index.php?title=Electricity_price_statistics), first half of 2025; in euros, taken as dollars).
 #
-# The sums leave things out. An instruction that is the same each time costs the cloud's customer far less from the second time on. A cloud model that reasons
-# before it answers writes many more tokens. The device is taken to run at full power day and night. Nobody's working hours are in it.
+# This calculation leaves things out. When a prompt begins with the same instruction each time, many cloud services charge far less for that part. A cloud model
+# that reasons before it answers writes many more tokens. We let the device run at full power day and night. And we count nobody's working hours.
 
 # %%
 sections.begin("1.11")
@@ -1255,11 +1265,12 @@ print(
 )
 
 # %% [markdown]
-# Compare this with advertisements for small models. Tokens have become so cheap that a device pays for itself only above the number of messages that the
-# cell prints, or where the machine is there anyway (a till has a processor), or where money is not the reason: messages that may not leave the house, no
-# network, no time to wait for one. And the two models are not equally good. Judge their quality first, as in 1.1.
+# Remember this when an advertisement says that small models are cheaper. Tokens cost so little that a device pays off only above the number of messages that
+# the cell prints, or where the machine is there anyway (a till has a processor). There can be reasons other than money: messages that may not leave the
+# company, places without a network, answers that a network would bring too late. And the two models are not equally good: measure their quality first, as in
+# 1.1.
 #
-# Move the sliders. Which assumption decides? The second cell halves and doubles each of them and shows where the
+# Move the sliders. Which assumption matters most? The second cell halves and doubles each assumption and shows where the
 # [*break-even*](../book/glossary.md#break-even) goes. (Twice the tokens cost as much as twice the price per token, and twice the watts as much as twice the
 # price of electricity, so each of these pairs has one row.)
 
@@ -1307,8 +1318,8 @@ plots.show(
 # %% [markdown]
 # ### Exercise 1.5: the machine is there anyway
 #
-# From how many messages a day does the device win against the cheap cloud, if it costs nothing, because the till has a processor, and takes 3 watts more than
-# before? The result should be far below the break-even above.
+# The till has a processor already, so the device costs nothing and only takes 3 watts more than before. From how many messages a day is it cheaper than the
+# cheap cloud? The result should be far below the break-even above.
 
 # %% tags=["exercise"]
 messages_a_day = ...
@@ -1333,9 +1344,9 @@ check(
 #
 # ## 1.12 Agility: one turn of the loop
 #
-# *You look at the clock of section 1.9.*
+# *You look at the times that section 1.9 measured.*
 #
-# How long does it take to change this model: to prepare data, train, quantize, test, and pack?
+# How long does it take to bring out a changed model: to prepare the data, train, quantize, test, and pack?
 
 # %%
 sections.begin("1.12")
@@ -1348,7 +1359,7 @@ plots.show(
 )
 
 # %% [markdown]
-# A fast turn does not make a good model: look at the scores in 1.9 again. What matters is that a turn is cheap, so that you can take many of them and measure
+# A fast turn does not make a good model: look at the scores in 1.9 again. But because one turn takes little time, you can afford many of them, and measure
 # each.
 #
 # ## 1.13 The technology stack
@@ -1356,8 +1367,9 @@ plots.show(
 # *You let three runtimes continue the same text with the same weights, and see what each is for.*
 #
 # A [*runtime*](../book/glossary.md#runtime) loads a model and computes its answers. Each of the three below reads the same passage and then writes token by
-# token, with all layers in fp32 and the same number of threads. Reading computes many tokens at once; writing computes one, with the KV cache of all
-# before. The first function shows how much has to be written around a bare graph. PyTorch keeps the cache for you, ONNX Runtime GenAI runs the loop as well.
+# token, with all layers in fp32 and the same number of threads. When a model reads, it computes many tokens at once; when it writes, it computes one at a time
+# and finds what it needs of the earlier ones in the KV cache. ONNX Runtime computes one step of the graph, so the first function has to pass the cache on and
+# to run the loop. PyTorch (with transformers) keeps the cache for you, and ONNX Runtime GenAI runs the loop as well.
 
 # %%
 import onnxruntime
@@ -1452,15 +1464,18 @@ print("All three wrote the same tokens:", len(set(wrote.values())) == 1)
 # | [LiteRT](https://ai.google.dev/edge/litert) | Google's runtime for Android, iOS, embedded Linux and microcontrollers, once called TensorFlow Lite; language models become [a file for LiteRT-LM](https://huggingface.co/docs/transformers/community_integrations/litert) | no |
 # | [ExecuTorch](https://docs.pytorch.org/executorch) | PyTorch's runtime for telephones and microcontrollers, since [PyTorch Mobile ended](https://docs.pytorch.org/docs/stable/mobile_optimizer.html): the model is exported and compiled ahead of time | no |
 #
-# The figure holds for fp32 on this processor. With fewer bits or on another processor the order may be another, so measure what you will ship. The last three
-# are not run here, because the course stays with one chain of tools; for telephones LiteRT and ExecuTorch would be the first to try.
+# The figure holds for fp32 on this processor. With fewer bits or on another processor another runtime may be the fastest, so measure with the model and the
+# device that you will ship. The course does not run the last three runtimes, because it stays with one chain of tools; for telephones try LiteRT and ExecuTorch
+# first.
 #
 # ## 1.14 The road ahead
 #
-# *You see how far forecasts can be trusted, the loop that the next chapters build, and the claims that they will check.*
+# *You see how far market forecasts can be trusted, the loop that the next chapters build, and the claims that they will check.*
 #
-# "5.45 billion dollars by 2032" is what one forecaster says of the market for small language models ([MarketsandMarkets, reported by IT Reseller](https://itreseller.ch/Artikel/102887/Umsatz_mit_Small_Language_Models_soll_sich_mehr_als_verfuenffachen.html)).
-# Others say other things ([Consegic](https://www.consegicbusinessintelligence.com/small-language-model-market), [SNS Insider](https://snsinsider.com/reports/small-language-model-market-5947),
+# One forecaster expects that the market for small language models will reach 5.45 billion dollars by 2032 ([MarketsandMarkets, reported by IT
+# Reseller](https://itreseller.ch/Artikel/102887/Umsatz_mit_Small_Language_Models_soll_sich_mehr_als_verfuenffachen.html)). Other forecasters give other numbers
+# ([Consegic](https://www.consegicbusinessintelligence.com/small-language-model-market),
+# [SNS Insider](https://snsinsider.com/reports/small-language-model-market-5947),
 # [Intelevo](https://www.intelevoresearch.com/reports/small-language-models-market)); in billions of dollars:
 
 # %%
@@ -1480,11 +1495,12 @@ print(f"For 2025, which is over, they differ by a factor of {forecasts['then'].m
 forecasts.round(1)
 
 # %% [markdown]
-# The forecasters do not even agree on a year that is over, so do not rely on their digits for a year that is far away. All of them expect growth. Plan with
-# your own numbers, such as those of this chapter.
+# All forecasters expect growth. But they do not even agree on a year that is over, so do not rely on what they say about a year that is far away. Plan with
+# numbers of your own, such as those that you measured in this chapter.
 #
-# What the course does with them is a loop, because what a running model gets wrong is what the next one has to learn. People say a lot about what
-# such a loop gains. The course keeps a ledger of their claims: who says what, the goal, and what *your* run measures. The next chapters fill it in.
+# The next chapters put the steps of this one together. They form a loop, because the mistakes of a running model are what the next model has to learn from.
+# Many claims are made about what such models save. The course keeps a ledger of some: who says what, which number is promised, and what *your* run measures.
+# The next chapters fill it in.
 
 # %%
 from slmops_lab.course import claims
@@ -1518,11 +1534,12 @@ quiz.ask(1)
 # %% [markdown]
 # ## Take-aways
 #
-# - Size is parameters times bits. The cache grows with every token and every user. Check both against the real thing.
-# - Quantization saves at once. Pruning needs training afterwards. Zeros save only where a format or a kernel uses them.
+# - The size of a model is its parameters times the bits of each. The cache grows with every token and every user. Measure both as well.
+# - Quantization saves bytes and time at once. Pruning does, too, but the model needs training afterwards. Zeros save something only if a format or a kernel
+#   makes use of them.
 # - Measure the task, with an interval and a baseline, before and after everything that you do.
 # - Test a model where it will run, let few devices go first, and be able to say what runs where and why.
-# - Do your own sums: sometimes the cloud is cheaper, and sometimes money is not the reason.
+# - Calculate the costs yourself: sometimes the cloud is cheaper, and sometimes there are better reasons for a device than money.
 #
 # **Further reading:** layers that can go ([Men et al. 2024](https://arxiv.org/abs/2403.03853)); 2:4 sparsity ([Mishra et al. 2021](https://arxiv.org/abs/2104.08378)); experts and
 # a compressed cache ([DeepSeek-AI 2024](https://arxiv.org/abs/2412.19437)); rollouts in groups ([Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/)).

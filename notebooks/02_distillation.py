@@ -1,22 +1,22 @@
 # %% [markdown]
 # # 2 Distillation: a large model teaches a small one
 #
-# The model of this course has 30 layers, and every message has to pass through all of them. *Distillation* ([Hinton et al.
-# 2015](https://arxiv.org/abs/1503.02531)) trains a smaller model, the [*student*](../book/glossary.md#student), to answer like a larger one, the
-# [*teacher*](../book/glossary.md#teacher), on the same messages. At the end of this chapter you have a student that answers much faster than its teacher,
-# and you can say what it lost, what it saved, and how much of the saving is due to distillation.
+# The model of this course has 30 layers, and every message has to pass through all of them. *Distillation*
+# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains a smaller model, the [*student*](../book/glossary.md#student), to answer like a larger one,
+# the [*teacher*](../book/glossary.md#teacher), on the same messages. At the end of this chapter you have a student that answers much faster than its teacher,
+# and you can say how much worse it is, how much time and memory it saves, and how much of that is due to distillation.
 #
 # **You will be able to**
 #
-# - tune a teacher, see whether it still improves, and decide whether it is worth copying;
+# - tune a teacher, see whether it still improves, and decide whether it is good enough to teach;
 # - let it, or any model behind an OpenAI-compatible address, label messages, and check the labels;
 # - make a model smaller by tokens, layers and bits;
-# - write the losses of distillation, compute a start for the student, and compare ways to learn at equal steps, controls included;
-# - say with intervals how much of the teacher is left, and for which messages it is not;
-# - tell apart what fewer layers, fewer tokens, fewer bits and another runtime save;
-# - hold published claims against your own measurements, and write down the same job for a cloud service.
+# - write the losses of distillation, compute good first weights for the student, and compare ways to train it at equal steps, with controls;
+# - say with intervals how much of the teacher's quality the student keeps, and for which messages it is worse;
+# - say separately what fewer layers, fewer tokens, fewer bits and another runtime save;
+# - compare published claims with your own measurements, and write the request that gives the same job to a cloud service.
 #
-# **You need** chapter 1, two processor cores and about 8 GB of free memory. Words of the field are in *italics* where they appear for the first time; the
+# **You need** chapter 1, two processor cores and about 8 GB of free memory. Terms of the field are in *italics* where they first appear; the
 # [glossary](../book/glossary.md) has all of them.
 
 # %% tags=["parameters"]
@@ -50,11 +50,11 @@ keep = compression.spread(depth, layers, together=max(1, layers // 2))  # the st
 # %% [markdown]
 # ## 2.1 What a model learns from
 #
-# *You look at one training example, mask what must not count, and make the answers shorter in tokens.*
+# *You look at one training example, mask the tokens that must not count, and make the answers shorter in tokens.*
 #
-# A training example is a chat with its answer, as tokens. The [*loss*](../book/glossary.md#loss) says how unlikely the model finds the right tokens. The
-# [*loss mask*](../book/glossary.md#loss-mask) says which tokens count: the model should learn to write the ticket, not the customer's message. In the labels
-# below, every token that does not count has been replaced by -100, a number that PyTorch's losses skip.
+# A training example is a chat together with its answer, as a list of tokens. The [*loss*](../book/glossary.md#loss) says how unlikely the model finds the right
+# tokens. The [*loss mask*](../book/glossary.md#loss-mask) says which tokens count: the model should learn to write the ticket, not the customer's message. In
+# the labels below, every token that does not count has been replaced by -100, a number that PyTorch's losses skip.
 
 # %%
 from slmops_lab.task import encoding
@@ -71,12 +71,12 @@ print("\ncounted in the loss:\n" + base_tokenizer.decode(counted))
 print("\nthe last labels:", example["labels"][-len(counted) - 3 :])
 
 # %% [markdown]
-# Only the ticket and the mark that ends it are left. If the second part showed a word of the message, the model would learn to write messages.
+# The second part shows only the ticket and the mark that ends it. If it showed a word of the message, the model would learn to write messages, too.
 #
 # ### Exercise 2.1: write the mask
 #
-# Write `labels_of(prompt, answer)`. Both are lists of token ids. It returns the labels of an example whose tokens are `prompt + answer`: a list as long as
-# both together, in which only the answer counts. Use `encoding.IGNORE`.
+# Write `labels_of(prompt, answer)`. Both are lists of token ids. It returns the labels of an example whose tokens are `prompt + answer`: a list as long as both
+# together, in which only the tokens of the answer count. Use `encoding.IGNORE` for the others.
 
 # %% tags=["exercise"]
 labels_of = ...
@@ -107,8 +107,9 @@ check(
 #
 # ### The same answer in fewer tokens
 #
-# A model writes one token at a time, so each token of an answer costs a pass through all layers. Most of ours are the same in every ticket: brackets,
-# quotes, field names, and values from a short list. We add each of these pieces to the vocabulary as one token. The text of the answer stays the same.
+# A model writes one token at a time, so each token of an answer costs a pass through all layers. Most of the text of our tickets is the same every time:
+# brackets, quotes, field names, and values from a short list. We add each of these pieces to the model's vocabulary, the tokens that it knows, as one token.
+# The text of the answer stays the same.
 
 # %%
 pieces = desk.task.phrases(values=True)
@@ -119,25 +120,25 @@ print(f"{len(counted)} tokens become {len(shorter)}:", " | ".join(tokenizer.deco
 print("the same text:", tokenizer.decode(shorter) == base_tokenizer.decode(counted))
 
 # %% [markdown]
-# The model holds one row of numbers for each token (2.5 looks at them). The row of a new token is the mean of the rows of the tokens that it replaces. The
-# rows are not trained. The layers learn to write the new tokens.
+# The model holds one row of numbers for each token (2.5 looks at them). The row of a new token is the mean of the rows of the tokens that it replaces, scaled
+# to their mean length. We do not train these rows: the layers learn to write the new tokens.
 #
 # ## 2.2 Tune the teacher, and see whether it still improves
 #
-# *You train the upper half of the model, watch messages that it does not learn from, and stop in time.*
+# *You train the upper half of the model, watch the loss on messages that it does not learn from, and stop when that loss no longer falls.*
 #
-# The labelled messages are split. The teacher learns from `gold`, whose tickets we take as right ([*gold labels*](../book/glossary.md#gold-labels); the data
-# card says how they were made). `held_out` is for choosing: when to stop, which labels to trust, how to train. A choice picks what looks best on these
-# messages, and part of that is luck. So results on them look better than they are. Conclusions come from `tests` only.
+# We split the labelled messages in two. The teacher learns from `gold`, whose tickets we take as right ([*gold labels*](../book/glossary.md#gold-labels); the
+# data card says how they were made). With `held_out` we make choices: when to stop, which labels to trust, how to train. A setting that looks best on these
+# messages was partly lucky on them, so its results on them are a little too good. We draw conclusions only from `tests`, the test messages.
 #
-# The lower half of the layers is [*frozen*](../book/glossary.md#frozen): its weights are not trained. What it computes for a message is then the same in
-# every pass, so we compute it once and keep it. [Lee et al. 2019](https://arxiv.org/abs/1911.03090) found for BERT and RoBERTa that training the last
-# quarter of the layers gives about 90 % of the quality. Freezing can cost the teacher points, and a weaker teacher is easier to match. To measure what it
-# costs here, set `still = 1` and run this section again; it takes longer. A step looks at two messages.
+# The lower half of the layers is [*frozen*](../book/glossary.md#frozen): its weights are not trained. What it computes for a message is then the same in every
+# pass, so we compute it once and keep it. [Lee et al. 2019](https://arxiv.org/abs/1911.03090) found for BERT and RoBERTa that training the last quarter of the
+# layers gives about 90 % of the quality. Freezing can make the teacher worse, and a student matches a worse teacher more easily. To measure how much worse, set
+# `still = 1` and run this section again; it takes longer.
 #
-# Twice in each pass over the messages (an [*epoch*](../book/glossary.md#epoch)) the trainer computes the loss on `watched`, a part of `held_out`. When
-# two checks in a row bring no new lowest loss, the training ends, and the weights with the lowest loss are taken:
-# [*early stopping*](../book/glossary.md#early-stopping).
+# Twice in each pass over the messages (an [*epoch*](../book/glossary.md#epoch)) the trainer computes the loss on `watched`, a part of `held_out`. If two of
+# these checks in a row find no loss that is lower than the lowest before, the training ends. In any case we take the weights with the lowest loss. This is
+# called [*early stopping*](../book/glossary.md#early-stopping).
 
 # %%
 from slmops_lab.course import widgets
@@ -206,18 +207,20 @@ print(f"In the half epoch before it was lowest, the loss on gold messages was {g
 print("What ended the training:", "the rule." if stopped < epochs else "the end of the epochs.")
 
 # %% [markdown]
-# Compare the two losses: when next to nothing is left to learn from the gold messages, another epoch over them has little to give. The rule itself stops by
-# the held-out loss, if the epochs do not end first. What counts is exact match, which may go on rising for a while when that loss no longer falls, so the rule
-# may stop too early. (The learning rate falls to zero over the epochs that are allowed, which flattens the end of the curves as well.)
+# Does the teacher still improve? Compare the two losses: if the loss on the gold messages is nearly zero, another epoch over them can teach the model little,
+# even if the held-out loss was still falling. The rule may also stop too early, because exact match, which is what counts, may go on rising for a while after
+# the held-out loss has stopped falling. (The learning rate, the size of the steps, falls to zero over the epochs that are allowed. This, too, flattens the
+# curves at their end.)
 #
 # ## 2.3 Measure the teacher before it teaches
 #
-# *You compare the teacher with two cheap rivals, read its mistakes, and find out whether its confidence tells right from wrong.*
+# *You compare the teacher with two cheap rivals, read its mistakes, and find out whether it is more often right where it is more confident.*
 #
-# A student copies its teacher's mistakes, too. So the teacher first answers the test messages, which it has never seen. When it answers, it computes with
-# 16-bit numbers where the processor is fast with them, and so does the student in every comparison.
+# A student also copies the mistakes of its teacher. So we first let the teacher answer the test messages, which it has never seen. If the processor is fast
+# with 16-bit numbers, the teacher computes its answers with them; the student does the same whenever we compare the two in PyTorch.
 #
-# Two rivals need no language model: the one of chapter 1 counts words, a stronger one counts pairs of words. Both learned from the same gold labels.
+# Two rivals need no language model: that of chapter 1 counts words, a stronger one also counts pairs of words. Both learn from the same gold labels as the
+# teacher.
 
 # %%
 import copy
@@ -273,8 +276,8 @@ print(f"Message by message: {in_words(lead)}.")
 print("It is worth copying." if lead["low"] > 0 else "It does not clearly beat counting: label more messages first.")
 
 # %% [markdown]
-# A number does not say what goes wrong. Here are up to five of its mistakes. In which of them would you have decided as the teacher did? (The labelling guide
-# is printed in 1.1.)
+# The score does not say what goes wrong, so read up to five of the teacher's mistakes. In which of them would you have given the same wrong answer? (The
+# labelling guide is printed in 1.1.)
 
 # %%
 wrong = [i for i, right in enumerate(teacher_scores.rows["exact"]) if not right][:5]
@@ -282,8 +285,8 @@ for i in wrong:
     print(f"{texts[i]}\n   right: {desk.task.write(tests[i]['answer'])}\n   said:  {said[i]}\n")
 
 # %% [markdown]
-# Which values does it take for which? [*Macro-F1*](../book/glossary.md#macro-f1) is an average over the values in which a rare value weighs as much as a
-# frequent one.
+# Which values does the teacher confuse, and how often? [*Macro-F1*](../book/glossary.md#macro-f1) is an average over the values in which a rare value weighs as
+# much as a frequent one.
 
 # %%
 from slmops_lab.course import artifacts
@@ -310,8 +313,8 @@ scoring.confusions(teacher_pairs)
 # %% [markdown]
 # ### Does its confidence tell right from wrong?
 #
-# For each answer we know the probability that the model gave to it, which is called its [*confidence*](../book/glossary.md#confidence). If the model is
-# [*calibrated*](../book/glossary.md#calibrated), it is right in 70 of 100 messages in which its confidence is about 0.7.
+# For each answer we know its [*confidence*](../book/glossary.md#confidence): the probability that the model gave to it. If the model is
+# [*calibrated*](../book/glossary.md#calibrated), it is right in about 70 of 100 messages with a confidence of about 0.7.
 
 # %%
 sure = [math.exp(log_prob) for log_prob in log_probs]
@@ -330,23 +333,24 @@ print(
 )
 
 # %% [markdown]
-# If the points rise from left to right, the confidence is good for sorting messages, even where it cannot be read as a share of right answers. We use it
-# twice: to choose labels, and, token by token, as something to learn from.
+# If the points rise from left to right, the answers with a higher confidence are more often right, even if the confidence is not equal to the share of right
+# answers. We use these probabilities twice: to choose labels (2.4) and, token by token, as something that the student learns from (2.6).
 #
 # ## 2.4 Label the pool
 #
 # *You compare rules that decide which labels to trust, label messages, and count how many of these labels are right.*
 #
-# Labelling a message takes a person's time. Messages without labels cost nothing: ours are the [*pool*](../book/glossary.md#pool). The teacher writes a
+# To label a message takes a person's time, but messages without labels cost nothing. Ours are the [*pool*](../book/glossary.md#pool). The teacher writes a
 # ticket for each of them, a [*pseudo-label*](../book/glossary.md#pseudo-label).
 #
-# Another model can label instead. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address
-# labels in place of ours: a larger one in the cloud, or one on the machine next door. (Then the held-out messages and the pool leave this machine, and each
-# of them costs money, once.) Several labellers can be combined: where a weaker one disagrees with the teacher, the teacher is wrong more often. As weaker
-# labellers we use the two word counters of 2.3, which cost nothing. All three answer held-out messages, whose tickets are known.
+# Another model can label instead. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address labels
+# in place of ours: a larger one in the cloud, or one on another machine of yours. (Then the held-out messages and the pool leave this machine, and you may have
+# to pay for each of them, once.) Several labellers can work together: where a weaker one disagrees with the teacher, the teacher is wrong more often. Our
+# weaker labellers are the two word counters of 2.3, which cost nothing. To compare rules, all three label held-out messages, whose right tickets we know.
 #
-# A rule takes the three answers to a message and says which of them becomes the label. It may also leave the message out. That is cheap where the pool is
-# large, but it keeps the easy messages, from which there is less to learn. Voting keeps every message, but two weak labellers can outvote a strong one.
+# A rule takes the three answers to a message and makes the label from them, or it leaves the message out. In a large pool there are enough messages to leave
+# some out, but those that are kept are the easier ones, from which there is less to learn. A vote keeps nearly every message, but in a vote two weak labellers
+# can outvote a strong one.
 
 # %%
 sections.begin("2.4")
@@ -415,9 +419,9 @@ print(f"The cleanest of those that keep at least half of the messages labels the
 # %% [markdown]
 # ### Exercise 2.2: a rule of your own
 #
-# Write `my_rule(one, other, third)`: it gets what the teacher and the two counters said, and returns one of them, or `leave(one)`. It should keep at least half
-# of the messages. The labels that it keeps should be right at least 5 points more often than all that the teacher says (or by a third of its mistakes, where
-# that is less). You may use the functions above, and the `confidence` of each.
+# Write `my_rule(one, other, third)`. It gets the answers of the teacher and of the two counters, and returns one of them, or `leave(one)`. It should keep at
+# least half of the messages. Its share of right labels should be at least 5 points above that of the rule 'all it says'. (If a third of the teacher's mistakes
+# is less than 5 points, that much is enough.) You may use the functions above, and the `confidence` of each answer.
 
 # %% tags=["exercise"]
 my_rule = ...
@@ -450,9 +454,9 @@ check(
 #
 # ### Label, and check
 #
-# A label has to pass the rule. Its ticket must also be valid JSON with known values, and an order number in the ticket must occur in the message. Usually
-# nobody knows how many pseudo-labels are right. For this course the tickets of the pool are known and kept apart in `pool_gold.jsonl`. They train and choose
-# nothing. They only say what the rule was worth.
+# A label has to pass the rule. Its ticket must also be valid JSON with known values, and its order number, if it has one, must occur in the message. Usually
+# nobody knows how many pseudo-labels are right. For the course's pool we do know: the right tickets are in a file of their own, `pool_gold.jsonl`. We neither
+# train on them nor choose by them. They only show how good the labels are.
 
 # %%
 import json
@@ -482,15 +486,16 @@ if not truth:
     print("This data set has no pool_gold.jsonl: how many of the labels are right is not known.")
 
 # %% [markdown]
-# A rule holds for the kind of text on which it was measured. In the course's data the labelled messages were written one by one, while a program composed
-# the pool from written pieces and added typing errors (`data/support_desk/README.md`), so the teacher never saw such text. Without known tickets for part of
-# a pool, nobody notices such a difference. Have a person label fifty messages of your own pool.
+# What you measure on one kind of text need not be true for another. In the course's data the labelled messages were written one by one, while a program put the
+# messages of the pool together from written pieces and added typing errors (`data/support_desk/README.md`). The teacher never saw such text. If no right
+# tickets are known for a pool, nobody notices such a difference. So let a person label fifty messages of your own pool.
 #
 # ### The same labels on more machines
 #
-# Labelling is the easiest work to share out, because no message waits for another one. On a cluster [Ray](https://arxiv.org/abs/1712.05889) starts *workers*. Each opens the
-# teacher once and answers batches of messages with the same `LocalTeacher` as above. What comes back is kept at once, so a worker that dies costs the batch it
-# was at. Ray is not part of the course's installation: without it, the next cells say what they would do.
+# Labelling is easy to share out among machines, because no message has to wait for another one. On a cluster [Ray](https://arxiv.org/abs/1712.05889) starts
+# *workers*. Each worker opens the teacher once and answers batches of messages with the same `LocalTeacher` as above. The answers of a batch are saved as soon
+# as they arrive, so if a worker fails, only the batch that it was working on is lost. Ray is not part of the course's installation; without it, the next cells
+# only say what they would do.
 
 # %%
 from slmops_lab.operations.cluster import driver, labelling, scaling
@@ -511,8 +516,9 @@ else:
     )
 
 # %% [markdown]
-# Starting a cluster takes longer than these few messages. For a million messages it pays, and [Amdahl's law](https://doi.org/10.1145/1465482.1465560) says how well: the start, and what the asking machine
-# does alone, do not shrink with more workers. The next cell computes it from the times above; `scaling.seconds` lists the assumptions.
+# For so few messages a cluster is not worth starting, for a million it is. [Amdahl's law](https://doi.org/10.1145/1465482.1465560) says how much faster more
+# workers are: they shorten neither the start of the cluster nor the work that the asking machine does alone. The next cell computes the times for a million
+# messages from those above; `scaling.seconds` lists the assumptions.
 
 # %%
 if spent:
@@ -527,12 +533,12 @@ else:
 # %% [markdown]
 # ## 2.5 Make it smaller: tokens, then layers
 #
-# *You cut the vocabulary in two ways, one of which harms the model, and then take most of the layers out.*
+# *You cut the vocabulary in two ways, one of which harms the model, and then take out most of the layers.*
 #
 # ### Tokens
 #
-# A model holds one row of numbers for each token of its [*vocabulary*](../book/glossary.md#vocabulary), the [*embedding*](../book/glossary.md#embedding)
-# table. The rows of tokens that never occur can go. Here it is in small: a table of six tokens with two numbers each, of which three are used.
+# A model holds one row of numbers for each token of its [*vocabulary*](../book/glossary.md#vocabulary), the [*embedding*](../book/glossary.md#embedding) table.
+# The rows of tokens that never occur can be dropped. Here is a small example: a table of six tokens, of which three are used, with two numbers each.
 
 # %%
 sections.begin("2.5")
@@ -547,13 +553,13 @@ print("old ids", ids, "read", six_rows[ids].tolist())
 print("new ids", new_ids, "read", three_rows[new_ids].tolist())
 
 # %% [markdown]
-# The model reads the same numbers under new ids. The tokenizer has to know the new ids, and what to do with a word whose token is gone: it spells the word in
-# smaller pieces ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)). `keep_vocabulary` does all this. There are two ways to choose the tokens. One
-# takes those that our messages and tickets use, and the first 8,000 that the tokenizer learned. The other looks at no message and takes only the first ones,
-# about as many; they are the most frequent ones in general texts. Both keep the new tokens for the tickets.
+# The model reads the same numbers under new ids. The tokenizer, which cuts texts into tokens, has to know the new ids. If the token of a word has been dropped,
+# the tokenizer has to spell the word in smaller pieces ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)). `keep_vocabulary` does all this. We choose
+# the tokens in two ways. The first way takes the tokens that occur in our messages and tickets (without the test messages), and the first 8,000 that the
+# tokenizer learned. The second way looks at no message: it takes about as many tokens, but only the first ones, which are the most frequent in general texts.
+# Both keep the new tokens for the tickets.
 #
-# One more thing can go. An exported model stores numbers for every position that a token could have in a text. Our messages are short, so we keep fewer
-# positions.
+# An exported model also stores numbers for every position that a token could have in a text. Our messages are short, so we keep fewer positions.
 
 
 # %%
@@ -594,12 +600,13 @@ plots.show(
 )
 
 # %% [markdown]
-# Both tables have about the same size. The second one lost words that the customers of this desk use. The tokenizer now spells them in pieces, and the teacher
-# was never tuned on these. Look at your data before you cut, not at a list.
+# Both tables have about the same size. But the second one lacks tokens of words that the customers of this desk use. The tokenizer now spells these words in
+# pieces, and the teacher was never tuned on such pieces. So choose the tokens by your own data, not by how frequent they are in general texts.
 #
 # ### Layers
 #
-# A layer adds something to what it reads, and hands the sum on. In a stack of four small layers we can print every state on the way:
+# A layer adds something to the state that it reads, and passes the sum on to the next layer. In a stack of four small layers we can print every state on the
+# way:
 
 # %%
 torch.manual_seed(run.seed)
@@ -620,9 +627,9 @@ print("without the two in the middle:")
 through([stack[0], stack[3]])
 
 # %% [markdown]
-# The last layer still works, but it reads a state that it never had to read before. In the teacher it is the same. The student keeps some of the teacher's
-# layers and no others. We cut them by hand and with the library. The lower half of the student consists of the teacher's lowest layers, in the same order.
-# They read what they have always read, so they can stay frozen. The upper half is taken at even distances from the rest of the teacher.
+# Without the two in the middle, the last layer reads another state than before. The same happens when we take layers out of the teacher. The student consists
+# of some of the teacher's layers. Its lower half consists of the teacher's lowest layers, in the same order. They read what they have always read, so they can
+# stay frozen. Its upper half consists of layers at even distances in the rest of the teacher.
 
 # %%
 untrained = compression.keep_layers(small_teacher, keep)
@@ -634,23 +641,23 @@ before = generation.generate(untrained, small_tokenizer, chats[:1], max_new_toke
 print("the right ticket:", desk.task.write(tests[0]["answer"]), "- the student writes:", repr(before))
 
 # %% [markdown]
-# The layers have to learn again to work together. Their weights come from the teacher, as in [Sanh et al. 2019](https://arxiv.org/abs/1910.01108).
+# The student's weights come from the teacher, as in [Sanh et al. 2019](https://arxiv.org/abs/1910.01108).
 #
 # ## 2.6 Three things to learn from a teacher
 #
-# *You build the losses of distillation on numbers that you can read, and see what a temperature does.*
+# *You write the losses of distillation, try them on a few numbers, and see what a temperature does.*
 #
-# The student can learn *what* the answer is: its text (from the teacher: [*hard labels*](../book/glossary.md#hard-labels)). It can learn how probable the
-# teacher finds every token, the right one and all the others ([*soft targets*](../book/glossary.md#soft-targets)). And it can learn what the teacher's layers
-# have made of the message on the way, their [*hidden states*](../book/glossary.md#hidden-states)
+# First, the student can learn the text of the answer. (If the teacher wrote it, these are [*hard labels*](../book/glossary.md#hard-labels).) Second, it can
+# learn the probability that the teacher gives to every token, the right one and all others: [*soft targets*](../book/glossary.md#soft-targets). Third, it can
+# learn to compute the same [*hidden states*](../book/glossary.md#hidden-states) as the teacher, which are what the teacher's layers pass on to each other
 # ([*feature distillation*](../book/glossary.md#feature-distillation), [Romero et al. 2015](https://arxiv.org/abs/1412.6550)).
 #
-# Take three tokens. The teacher gives the first two almost the same probability, the student nearly all to the first. How far apart are they? The sum of the
-# last column says it, the [*Kullback-Leibler divergence*](../book/glossary.md#kl-divergence).
+# In the next cell, the teacher gives two of three tokens almost the same probability, the student gives nearly all to the first. The sum of the table's last
+# column says how far apart the two distributions are. It is the [*Kullback-Leibler divergence*](../book/glossary.md#kl-divergence).
 #
-# This is the *forward* divergence: the teacher's probabilities are the weights, so the student is punished where it misses a token that the teacher finds
-# likely. In the *reverse* divergence the two swap roles: it sums q log(q/p). A token to which the student gives little probability then counts little, even
-# if the teacher gives it much. PyTorch has the same function:
+# This is the *forward* divergence, in which each token is weighted by the teacher's probability p. So it is large if the student finds a token unlikely that
+# the teacher finds likely. In the *reverse* divergence the two swap roles: it is the sum of q log(q/p). A token to which the student gives little probability
+# then counts little, even if the teacher gives it much. The second cell computes both by hand and with PyTorch:
 
 # %%
 sections.begin("2.6")
@@ -676,10 +683,10 @@ print(
 )
 
 # %% [markdown]
-# A [*temperature*](../book/glossary.md#temperature) divides the [*logits*](../book/glossary.md#logits) before the [*softmax*](../book/glossary.md#softmax).
-# Above 1 it lifts the small probabilities, so that unlikely tokens count more in the loss. (Dividing also makes the gradient smaller by the square of the
-# temperature; the factor in the code makes up for it, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531).) Here is the teacher on a held-out message, at
-# the token that it is least sure of:
+# A [*temperature*](../book/glossary.md#temperature) divides the [*logits*](../book/glossary.md#logits) before the [*softmax*](../book/glossary.md#softmax). A
+# temperature above 1 raises the small probabilities, so that unlikely tokens count more in the loss. (It also makes the gradient, by which training changes the
+# weights, smaller by about the square of the temperature; the factor in the code makes up for that, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531).)
+# Here is the teacher on a held-out message, at the token that it is least sure of:
 
 # %%
 own = told[0] if labeller is ours else ours.ask(desk.task, [record["text"] for record in held_out])
@@ -707,14 +714,15 @@ def page(temperature):
 widgets.flip_book({"teacher": {t: page(t) for t in (0.5, 1, 1.5, 2, 4, 8)}}, over="", along="temperature")
 
 # %% [markdown]
-# Up to about 2 one can see which tokens the teacher takes for likely, and how likely. At 8 all tokens of the vocabulary are nearly alike, and little can be
-# learned from them.
+# Up to a temperature of about 2, the few tokens that the teacher finds likely keep most of the probability. At 8 all tokens of the vocabulary have nearly the
+# same probability, so the student could learn little from them.
 #
 # ### Exercise 2.3: a divergence between the two
 #
-# A divergence says how far one distribution is from another. TRL, whose trainer you meet in 2.9, offers some between forward and reverse. Halfway lies this
-# one: average the two distributions to a *mixture*, and take the mean of the divergences of each from the mixture (Jensen-Shannon). Write
-# `between(student_logits, teacher_logits)` that returns it in nats, averaged over the rows. For the three tokens above it should be between 0.1 and 0.2.
+# TRL, a library whose trainer you use in 2.9, also offers divergences between forward and reverse. The one halfway is that of Jensen and Shannon. It averages
+# the two distributions to a *mixture*, computes the Kullback-Leibler divergence of each of the two from the mixture, and takes the mean of both. Write
+# `between(student_logits, teacher_logits)`, which returns this divergence in nats (with the natural logarithm), averaged over the rows. For the three tokens
+# above it should be between 0.1 and 0.2.
 
 # %% tags=["exercise"]
 between = ...
@@ -750,12 +758,12 @@ check(
 #
 # ### One loss of three parts
 #
-# Soft targets need the same vocabulary on both sides. The teacher with its full vocabulary does not fit, and the library refuses it. That is why 2.5 cut the
-# teacher's vocabulary as well. The teacher with the small vocabulary reads the messages with their answers once, and we keep some of its hidden states: the
-# last ones, from which its soft targets are computed, and those that the upper layers of the student should arrive at.
+# For soft targets, teacher and student need the same vocabulary. That is why 2.5 cut the vocabulary of the teacher, too; with the full one the library refuses
+# it. The teacher with the small vocabulary reads the messages with their answers once, and we keep some of its hidden states: the last ones, from which we
+# compute its soft targets, and those that the upper layers of the student should learn to compute.
 #
-# How far apart are two hidden states? We ask whether they point in the same direction, whatever their length: 1 minus the cosine of the angle is 0 if they do.
-# [Sanh et al. 2019](https://arxiv.org/abs/1910.01108) trained DistilBERT with this, too.
+# How far apart are two hidden states? We only compare their directions, not their lengths: 1 minus the cosine of the angle between them is 0 if they point in
+# the same direction. [Sanh et al. 2019](https://arxiv.org/abs/1910.01108) trained DistilBERT with such a loss, too.
 
 # %%
 try:
@@ -775,9 +783,9 @@ print(f"same direction: {1 - cosine_similarity(state, twice_as_long, dim=0):.1f}
 print(f"at right angles: {1 - cosine_similarity(state, across, dim=0):.1f}")
 
 # %% [markdown]
-# The loss of the course has a weight for each of the three parts. `done` is what the student computed for a batch: `done.layer(-1)` is what its last layer
-# wrote, `done.layer(-2)` what the one before it wrote. `done.states` are the last states of the tokens that count, `done.targets` the right tokens. `places`
-# says which column of the teacher's states a layer of the student should write:
+# The loss of the course has a weight for each of the three parts. `done` is what the student computed for a batch: `done.layer(-1)` is the output of its last
+# layer, `done.layer(-2)` that of the layer before. `done.states` are the last states of the tokens that count, `done.targets` the right tokens. `places` says
+# which column of the teacher's states each trained layer of the student should output:
 
 
 # %%
@@ -813,15 +821,15 @@ def hidden_loss(done, batch, places):  # 0 where all states point in the teacher
 # %% [markdown]
 # ## 2.7 Short trials: which loss, which settings?
 #
-# *You compute a start, and compare ways to learn on the same messages and the same number of steps.*
+# *You compute better first weights for the student, and compare ways to train it on the same messages with the same number of steps.*
 #
-# A full training takes minutes, so we try the ways on a few steps first. We judge by the loss on held-out messages, summed over the tokens of the right
-# answer. Its unit is the [*nat*](../book/glossary.md#nat): 0 would mean that the student is certain of it, and 0.7 more means that it finds it half as likely.
-# Exact match would need many more steps to tell.
+# A full training takes minutes, so we first try each way with a few steps. We judge by the loss on held-out messages, summed over the tokens of the right
+# answer. Its unit is the [*nat*](../book/glossary.md#nat): with 0 nats the student would be certain of the right answer, and with every 0.7 nats more it finds
+# the answer half as likely. After so few steps, exact match would hardly tell the ways apart.
 #
-# The trials of this section only choose how to train: their models are thrown away. The best of the longer trainings (2.8) goes on with rounded weights
-# (2.10), and that one is tested (2.11). The student's lower layers are the teacher's own, which read messages well already. They stay frozen, rounded to four
-# bits as they will be deployed (2.10 explains how), and read each message once, as the teacher's did.
+# The trials of this section only choose how to train; we throw their models away. The best student of the longer trainings (2.8) is trained further with
+# rounded weights (2.10), and that one is tested (2.11). The student's lower layers are the lowest layers of the teacher and read the same states as there. So
+# they stay frozen, rounded to four bits as they will be deployed (2.10 explains how), and read each message only once, as in 2.2.
 
 # %%
 import itertools
@@ -849,8 +857,8 @@ mixed = random.Random(run.seed).sample(studied, len(studied))  # gold and pseudo
 # ### A start that is computed, without training
 #
 # A layer ends with a matrix: its [*activations*](../book/glossary.md#activation) are multiplied by it, and the product is added to the state. If we know the
-# activations and what should be added, the best matrix can be computed, as in a linear regression ([*least squares*](../book/glossary.md#least-squares)).
-# Here no matrix fits all three tokens, so the best one is a compromise:
+# activations and what should be added, we can compute the best matrix, as in a linear regression ([*least squares*](../book/glossary.md#least-squares)). In
+# this small example no matrix is right for all three tokens, so the best one is a compromise:
 
 # %%
 activations = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # three tokens, two activations each
@@ -860,13 +868,15 @@ print("the best matrix:", best.numpy().round(2).tolist())
 print("what it adds:", (activations @ best).numpy().round(2).tolist())
 
 # %% [markdown]
-# [Shopkhoev et al. 2025](https://arxiv.org/abs/2505.02819) put such a matrix in place of layers that they take out. We keep the layers and compute the matrix
-# at the end of each layer that the student will train. The layer should then hand on nearly what the next kept layer read in the teacher. `fit_layers` does
-# this from the lowest trained layer up, on messages with gold labels, with three additions. Each token counts in relation to the length of the teacher's
-# state. A matrix is held near its old value, so that few messages cannot bend it. Of the last layer only the direction counts.
+# [Shopkhoev et al. 2025](https://arxiv.org/abs/2505.02819) replace the layers that they take out by such a matrix. We add no matrix: in each layer that the
+# student will train, we replace the last matrix by the best one. The layer should then output nearly what the next kept layer has read in the teacher.
+# `fit_layers` does this from the lowest trained layer up, on messages with gold labels, with three additions. It divides each distance by the length of the
+# teacher's state, so that no token outweighs the others. It keeps each matrix near its old value, so that the matrix does not only fit these few messages. And
+# for the last layer it compares only directions.
 #
-# A distance of 0 means the teacher's own state. It is squared, and 1 is the length of that state. It is measured on the messages of the fit, and before a layer
-# is fitted, those below it already are. The nats are measured on held-out messages.
+# The cell prints the mean squared distance of each layer's output from the teacher's state: 0 means that both are equal, 1 that they are as far apart as the
+# teacher's state is long. These distances are measured on the messages of the fit, the nats on held-out messages. When a layer is fitted, the layers below it
+# already are.
 
 # %%
 from slmops_lab import measure
@@ -886,9 +896,9 @@ print("clearly fewer" if gap["high"] < 0 else "not clearly fewer", f"after {fitt
 # %% [markdown]
 # ### Six ways to learn
 #
-# Each way makes the same number of steps on the same messages in the same order. The last two start from the fitted layers, for which more messages were read
-# beforehand: that took extra time, and no step. Not every combination is here; soft targets from fitted layers are yours to try in exercise 2.4. The weight 10
-# was chosen before this run, so it is no result of it.
+# In each way, the student makes the same number of steps on the same messages in the same order. In the last two it starts from the fitted layers. The fit has
+# read more messages than the trials do: this took extra time, but no training step. We do not try every combination; you can try soft targets from fitted
+# layers in exercise 2.4. The weight 10 of the hidden states was chosen before this run, not by it.
 
 
 # %%
@@ -954,13 +964,14 @@ print(
 )
 
 # %% [markdown]
-# The first way stays unless another one is clearly better. The intervals tell what other messages would change. They do not tell what another seed or a longer
-# training would change: a lead after few steps may disappear.
+# We choose the first way unless another one is clearly better. The intervals show how much the result could change with other messages. They do not show how
+# much it could change with another seed or a longer training: a lead after few steps may disappear.
 #
 # ### Settings
 #
-# The same trial with one setting changed: the [*learning rate*](../book/glossary.md#learning-rate), the [*batch*](../book/glossary.md#batch), the
-# weight of the hidden states. All see equally many messages, so batches of four make half as many steps.
+# We repeat the trial of the chosen way with one setting changed: the [*learning rate*](../book/glossary.md#learning-rate), the
+# [*batch*](../book/glossary.md#batch), or the weight of the hidden states. All students see equally many messages, so with batches of four there are half as
+# many steps.
 
 # %%
 setting_guess = widgets.predict(
@@ -990,15 +1001,16 @@ print("chosen:", setting)
 #
 # *You train students for equally many steps, with and without a teacher.*
 #
-# Distillation has to beat something. The student could just as well learn from the gold labels alone, without anything that the teacher says. So students of
-# the same layers get equally many steps, at the same settings, with their lower layers frozen and in four bits. (All layers come from the tuned teacher.)
+# Distillation needs a fair rival: a student that learns from the gold labels alone, without any answer, probability or hidden state of the teacher. All
+# students of this section have the same layers, cut from the tuned teacher, the lower ones frozen and in four bits. They are trained for equally many steps
+# with the same settings.
 #
-# - `gold alone` starts from the layers as they were cut, and learns the text of the gold labels;
-# - `gold, taught` learns from the same messages by the chosen way: from fitted layers, with soft targets, with hidden states, if that way has them;
-# - `gold and pool, taught` learns from the gold labels and the pseudo-labels by that way, if there is a pool. It sees each of them less often.
+# - `gold alone` starts from the layers as they were cut, and learns the text of the gold labels.
+# - `gold, taught` learns from the same messages in the way that 2.7 chose (with fitted layers, soft targets or hidden states, if that way has them).
+# - `gold and pool, taught` learns in the same way from the gold labels and the pseudo-labels, if there is a pool. It sees each message less often.
 #
-# The way and the settings were chosen on trials with gold and pool messages. That can favour the last one: `gold alone` had no trials of its own, and another
-# learning rate might suit it better.
+# We chose the way and the settings in trials with gold and pool messages. This can be an advantage for the last student: `gold alone` had no trials of its own,
+# and another learning rate might suit it better.
 
 # %%
 sections.begin("2.8")
@@ -1049,16 +1061,16 @@ student, (lot, lot_loss, its_start) = students[going_on]["model"], plans[going_o
 print("goes on:", going_on)
 
 # %% [markdown]
-# The student that gives the right answers of the held-out messages the highest probability goes on. That is a choice, so the held-out messages cannot judge it
-# any more:
-# 2.11 asks the test messages whether the teacher helped.
+# We go on with the student that gives the highest probability to the right answers of the held-out messages. Because the held-out messages chose it, they
+# cannot judge it: whether the teacher helped is measured on the test messages in 2.11.
 #
 # ### Exercise 2.4: a student of your own
 #
-# Train a student in under a minute that gives the right answers a higher probability than the best trial of 2.7. You may change everything: call
-# `learned("mine", examples, loss, start, ...)` with other examples (of `mixed` or `studied`, not of the `judges`), another `distillation_loss(...)`, another
-# `max_steps`, `learning_rate` or `per_device_train_batch_size`. The start must be `untrained` or `fitted`, or what `compression.keep_layers` cuts from them;
-# then keep the first layers (`range(fixed)`), and leave `hidden` at 0. Put what `learned` returns into `my_student`.
+# Train a student in under a minute that gives the right answers of the held-out messages a higher probability than the best trial of 2.7 did. You may change
+# everything: call `learned("mine", examples, loss, start, ...)` with other examples (of `mixed` or `studied`, not of the `judges`), another
+# `distillation_loss(...)`, another `max_steps`, `learning_rate` or `per_device_train_batch_size`. The start must be `untrained` or `fitted`, or a model that
+# `compression.keep_layers` cuts from one of them. If you cut, keep the first layers (`range(fixed)`), and leave `hidden` at 0. Put what `learned` returns into
+# `my_student`.
 
 # %% tags=["exercise"]
 my_student = ...
@@ -1097,13 +1109,14 @@ check(
 #
 # ## 2.9 Learn from its own words
 #
-# *The student answers, and the teacher gives its probabilities for every token that the student wrote.*
+# *You let the student answer, and train it on the probabilities that the teacher gives for each token of the student's own answers.*
 #
-# So far the student predicted each token after the right tokens before it. In use, the tokens before it are the student's own, mistakes included.
-# [*On-policy distillation*](../book/glossary.md#on-policy-distillation) ([Agarwal et al. 2024](https://arxiv.org/abs/2306.13649)) lets the student answer
-# and compares the two distributions on the tokens that it wrote, here with the trainer of TRL ([Hugging Face](https://huggingface.co/docs/trl)) and the
-# reverse divergence. The answers are sampled, so they are not always the likeliest ones. The control learns from the tickets of the same messages, as
-# before, for as many steps at the same rate.
+# So far, when the student learned to predict a token, all tokens before it were right. When it answers messages, the tokens before it are its own, with its
+# mistakes. [*On-policy distillation*](../book/glossary.md#on-policy-distillation) ([Agarwal et al. 2024](https://arxiv.org/abs/2306.13649)) lets the student
+# write answers, and compares its probabilities with the teacher's at each token of these answers. We use the trainer of TRL
+# ([Hugging Face](https://huggingface.co/docs/trl)) and the reverse divergence. The answers are drawn at random by the student's probabilities, so they are not
+# always its most likely ones. As a control, a copy of the student learns from the tickets of the same messages, as before, for as many steps at the same
+# learning rate.
 
 # %%
 from datasets import Dataset
@@ -1143,14 +1156,16 @@ print("goes on:", "its own words" if gap["low"] > 0 else f"{going_on}, because t
 del speaking, on_policy, reading  # two students and what their training kept
 
 # %% [markdown]
-# Writing answers costs more time than reading them. It pays where answers are long and an early mistake spoils the rest; our tickets have a handful of tokens.
+# It takes more time to write answers than to read them. The method promises more for long answers, in which an early mistake can spoil the rest; our tickets
+# are only a few tokens long.
 #
 # ## 2.10 Four bits
 #
-# *You round a few weights by hand, then let the student learn with rounded weights.*
+# *You round a few weights by hand, and then train the student with rounded weights.*
 #
-# The student will be deployed with 4-bit weights. Each block of weights gets a [*scale*](../book/glossary.md#scale), and every weight becomes a whole number
-# of scales, from -8 to 7. By hand, for a block of eight:
+# The student will be deployed with 4-bit weights. Each block of weights gets a [*scale*](../book/glossary.md#scale), and every weight is rounded to a whole
+# multiple of it, from -8 to 7. (In 1.2 the largest weight became 7 or -7. In the format that we deploy it becomes -8, so that all 16 numbers are used.) By
+# hand, for a block of eight:
 
 # %%
 sections.begin("2.10")
@@ -1162,10 +1177,10 @@ print("the library does the same:", torch.allclose(compression.snap(block[None],
 pandas.DataFrame({"weight": block, "whole number": whole, "read back": read_back}).T.round(2)
 
 # %% [markdown]
-# Rounding after training moves every weight a little, and nothing makes up for it. In [*quantization-aware
-# training*](../book/glossary.md#quantization-aware-training) ([Jacob et al. 2018](https://arxiv.org/abs/1712.05877)) the model computes with rounded weights
-# while it learns. Two copies of the student get the same further steps. One computes with exact weights in its upper half and is rounded afterwards, the
-# other with rounded ones. The second goes on in any case: nothing is chosen here.
+# Rounding after the training changes every weight a little, and no training step makes up for it. In
+# [*quantization-aware training*](../book/glossary.md#quantization-aware-training) ([Jacob et al. 2018](https://arxiv.org/abs/1712.05877)) the model computes
+# with rounded weights while it learns. We train two copies of the student for the same further steps. In its upper half, one copy computes with exact weights
+# and is rounded afterwards; the other computes with rounded weights from the start. We go on with the second one in any case, so nothing is chosen here.
 
 # %%
 last = {**long, "max_steps": long["max_steps"] // 2, "learning_rate": long.get("learning_rate", rate) / 2}
@@ -1196,11 +1211,11 @@ print(f"32 weights of one block have {len(linear[0][0, :32].unique())} different
 # %% [markdown]
 # ## 2.11 What is left of the teacher?
 #
-# *You compare student and teacher message by message, value by value, and with the student that had no teacher.*
+# *You compare the student with the teacher, message by message and value by value, and find out whether distillation helped.*
 #
-# Now the test messages judge, which have chosen nothing (unless 2.2 said that they had to). Teacher and student answered the same messages, so the interval
-# of their ratio is one for pairs ([Bonett and Price 2006](https://doi.org/10.1002/sim.2440)). Is the student worse at all, or is that chance? Only messages
-# that one of the two gets right and the other does not can tell ([McNemar 1947](https://doi.org/10.1007/BF02295996)).
+# Now we use the test messages, by which nothing was chosen (unless 2.2 printed that it had to be). Teacher and student answer the same messages, so we use an
+# interval for the ratio of paired shares ([Bonett and Price 2006](https://doi.org/10.1002/sim.2440)). Is the student really worse, or may the difference be
+# chance? For that we count the messages that only one of the two gets right ([McNemar 1947](https://doi.org/10.1007/BF02295996)).
 
 # %%
 sections.begin("2.11")
@@ -1226,8 +1241,9 @@ with artifacts.save(run, "student", settings=facts, metrics=grades) as folder:
     student_scores.save(folder / "test_scores.json")
 
 # %% [markdown]
-# What was lost, and where? First field by field, then for each value of one field. When many values are compared, one of them looks bad by chance, so a
-# probability is multiplied by the number of comparisons ([Dunn 1961](https://doi.org/10.1080/01621459.1961.10482090)) before a loss is called clear.
+# Where is the student worse? The first cell compares the fields, the second the values of one field. If we compare many values, one of them may look bad by
+# chance. So we multiply each probability by the number of comparisons ([Dunn 1961](https://doi.org/10.1080/01621459.1961.10482090)), and call a loss clear only
+# if the product is below 0.05.
 
 # %%
 student_pairs = scoring.outcomes(field, tests, student_scores.readings)
@@ -1275,13 +1291,13 @@ for name, some in {"frequent": values[often], "rare": values[~often]}.items():
         print(f"{name} values, student against teacher: {in_words(ahead(some['student'], some['teacher']))}")
 
 # %% [markdown]
-# If the student clearly lost a value, label more messages with that value before you deploy it.
+# If the student finds a value clearly less often than the teacher does, label more messages with that value before you deploy the student.
 #
 # ### Was it distillation?
 #
-# Compare two students of 2.8: the last one, and the one that learned for as many steps from the gold labels alone. They can differ in three things: the
-# messages (if there is a pool), the start and the loss (if 2.7 chose such a way). The result is about all of them together. The interval does not say what
-# another seed would change. The test messages judge, and the result goes into the *ledger*, in which the course collects what people claim about small models.
+# We compare two students of 2.8 on the test messages: the last one, and `gold alone`, which learned for as many steps. They can differ in three things: the
+# messages (if there is a pool), and the start and the loss (if 2.7 chose others). The result is about all three together. The interval does not show how much
+# the result could change with another seed. The result goes into the *ledger*, in which the course collects what people claim about small models.
 
 # %%
 from slmops_lab.course import claims
@@ -1297,11 +1313,12 @@ else:
 # %% [markdown]
 # ## 2.12 What saves what?
 #
-# *You train a larger student, and split the saving into runtime, vocabulary, bits and layers.*
+# *You train a larger student, and find out how much of the saving is due to runtime, vocabulary, bits and layers.*
 #
-# How large would a student have to be to lose less? One more learns from the same messages in the same way. It has all layers of the teacher's lower half,
-# and above them the student's. It makes as many steps as the student (2.8 and 2.10 together), with rounded weights from the beginning. Nothing was chosen for
-# it, neither the way to learn nor the settings. (For a smaller one, run the next cell again with fewer layers.)
+# Would a larger student keep more of the teacher's quality? We train one more student on the same messages and in the same way. It has all layers of the
+# teacher's lower half, and above them the upper layers of our student. It makes as many steps as our student did in 2.8 and 2.10 together, with rounded weights
+# from the beginning. Neither the way nor the settings were chosen for it. (For a smaller one, set `larger` to the first and some other layers of `keep` and
+# `lower_half` to the number of those first ones, and go on from there.)
 
 # %%
 sections.begin("2.12")
@@ -1336,11 +1353,11 @@ for name, model in more.items():
         small_tokenizer.save_pretrained(folder)
 
 # %% [markdown]
-# For use, models become ONNX files for another [*runtime*](../book/glossary.md#runtime), ONNX Runtime GenAI (chapter 4 looks into that). Four changes lie
-# between the teacher as it was trained and the student as it is deployed, and we make them one at a time. The first three need no distillation: the teacher
-# can have the other runtime, the small vocabulary and the four bits, too. So the fair rival of the student is the teacher with all three: the fourth row of
-# the table below. (The other runtime also keeps what it has computed for the system prompt from one message to the next. The row of the vocabulary also
-# includes the cut of the positions.)
+# To use the models, we export them to ONNX files for another [*runtime*](../book/glossary.md#runtime), ONNX Runtime GenAI (chapter 4 explains it). The deployed
+# student differs from the trained teacher in four things: runtime, vocabulary, bits and layers. We change them one at a time. The first three changes need no
+# distillation, because the teacher can have the other runtime, the small vocabulary and the four bits, too. So the fair rival of the student is the teacher
+# with all three changes, in the fourth row of the table below. (The row of the runtime includes another saving: ONNX Runtime GenAI computes the system prompt,
+# which is the same in every message, only once. The row of the vocabulary includes the cut of the positions.)
 
 # %%
 from slmops_lab.deployment import export, runtime
@@ -1361,9 +1378,9 @@ steps_named = ["runtime", "vocabulary", "bits", "layers"]
 saving_guess = widgets.predict("Which of these four changes saves most of the time?", steps_named)
 
 # %% [markdown]
-# For time and memory, each system runs in a process of its own. The systems take turns and answer one message at a time. Each process gives one number for
-# memory. For quality, the int4 files answer every test message. The row of PyTorch repeats the result of 2.3, which computed with 16-bit numbers where the
-# processor is fast with them.
+# To measure time and memory, each system runs in a process of its own. The systems take turns and answer one message at a time. The memory is measured once for
+# each process, so it has no interval. To measure quality, the int4 files answer every test message. The quality in the row of PyTorch is the result of 2.3,
+# which may have been computed with 16-bit numbers.
 
 # %%
 from tqdm import tqdm
@@ -1399,11 +1416,11 @@ for column in columns:
     print(f"{column}: {factors[column].prod():.1f} times less = {product}")
 
 # %% [markdown]
-# Only for fewer layers a student had to be trained; 2.11 says whether the teacher helped with that. (In another order the factors would be others. A process
-# is larger than its files: it holds the runtime, the tokenizer, the cache and the activations.)
+# Only the last change, fewer layers, needed a trained student; 2.11 says whether the teacher helped to train it. (If we made the changes in another order, the
+# factors would be others. A process takes more memory than its model files, because it also holds the runtime, the tokenizer, the cache and the activations.)
 #
-# Is the student worth it, or is the teacher in four bits enough? A system is on the [*frontier*](../book/glossary.md#frontier) if no other is both cheaper
-# and better.
+# Is the student worth its training, or is the teacher in four bits enough? A system is on the [*frontier*](../book/glossary.md#frontier) if no other is at
+# least as cheap and at least as good, and better in one of the two.
 
 
 # %%
@@ -1434,12 +1451,13 @@ for name in list(results)[1:]:
     print(f"{name}: keeps {middle:.1f} % of the teacher's exact match (95 % interval {low_end:.1f} to {high_end:.1f})")
 
 # %% [markdown]
-# The teacher was rounded after its training, and the student learned with rounded weights. A part of the difference in exact match may be due to that.
+# The teacher was rounded after its training, while the student was trained with rounded weights. Part of the difference in exact match may be due to that.
 #
 # ### Exercise 2.5: who is on the frontier?
 #
-# Write `frontier(table)`: the names of all rows of `table` for which no other row has model files that are at most as large *and* an exact match that is at
-# least as good, one of the two strictly. Rows without an exact match do not take part. Then ask `deployed in frontier(speed)`.
+# Write `frontier(table)`. It returns the names of the rows of `table` that no other row beats. A row beats another one if its model files are at most as large
+# *and* its exact match is at least as good, and if one of the two is strictly better. Leave out rows without an exact match. Then look at
+# `deployed in frontier(speed)`.
 
 # %% tags=["exercise"]
 frontier = ...
@@ -1471,11 +1489,12 @@ check(
 #
 # ## 2.13 What people claim
 #
-# *You hold the numbers of a published case study against your own.*
+# *You compare the numbers of a published case study with your own.*
 #
-# Four numbers about distillation are often repeated. They come from a case study with DeepSeek-V3 as teacher and Phi-4-mini as student
-# ([Microsoft](https://github.com/microsoft/edgeai-for-beginners), module 5, as of July 2025). The table compares the teacher in PyTorch with the deployed
-# student. Chapter 4 measures again with more messages and settles these rows in the ledger.
+# A case study with DeepSeek-V3 as teacher and Phi-4-mini as student claims four numbers for distillation
+# ([Microsoft](https://github.com/microsoft/edgeai-for-beginners), module 5, as of July 2025). The table below has three of them, and a row on process memory
+# whose goal is the course's own. It compares the teacher in PyTorch with the deployed student. Chapter 4 measures again with more messages and writes these
+# rows into the ledger.
 
 # %%
 sections.begin("2.13")
@@ -1497,15 +1516,17 @@ for name, found in here.items():
 pandas.DataFrame(table).T
 
 # %% [markdown]
-# Before you compare two such numbers, ask of each: which teacher, which task, which runtime, how many bits, how many messages at a time? Ours include the
-# runtime, the vocabulary and the bits, and 2.12 says how much of the saving is theirs. The source names teacher and task, but neither runtime nor bits. It
-# has 3.2 seconds for an answer beside "50 queries/hour", which would keep a machine busy for less than three minutes of each hour.
+# Before you compare two such numbers, find out for each of them: which teacher, which task, which runtime, how many bits, how many messages at a time? Our
+# savings include those of the runtime, the vocabulary and the bits, and 2.12 says how large these are. The source names the teacher and the task, but neither
+# the runtime nor the bits. It gives 3.2 seconds for an answer and "50 queries/hour": at this rate a machine would be busy for less than three minutes of each
+# hour.
 #
 # ### The cost
 #
-# The fourth claim is a 60 % lower cost. A machine costs the same whether it computes or waits, so we count machines, with their idle hours. The prices are
-# those of 1.11 (80 dollars, 12 watts day and night, 0.29 dollars per kilowatt-hour, three years). The speed is that of this machine (the 80-dollar one is
-# slower, so no count would be lower). The messages of a day come in ten hours, in which a machine should be busy for half of the time at most.
+# The fourth claim is a 60 % lower cost. A machine costs the same whether it computes or waits, so we count whole machines, with their idle hours. The prices
+# are those of 1.11 (80 dollars, 12 watts day and night, 0.29 dollars per kilowatt-hour, three years). The speed is that of this machine; the one for 80 dollars
+# is slower, so one would need at least as many machines. The messages of a day come within ten hours, and a machine should be busy for at most half of this
+# time.
 
 # %%
 machine = 80 + 3 * 365 * 24 * 12 / 1000 * 0.29  # dollars in three years
@@ -1533,8 +1554,8 @@ print(f"For the ledger we take 1,000 shops: {percent_less[1_000]:.0f} % less. Th
 dollars.round(0)
 
 # %% [markdown]
-# The verdict depends on how many shops share the machines. A faster model saves money only where the slower one needs more machines. Where one machine is
-# enough for both, it saves time.
+# The verdict depends on how many shops share the machines. A faster model saves money only if the slower one would need more machines. If one machine is enough
+# for either of them, the faster model only saves time.
 
 # %% tags=["nbval-check-output"]
 print("the student has fewer than half of the weights:", millions(student) < millions(teacher) / 2)
@@ -1546,11 +1567,12 @@ print(
 # %% [markdown]
 # ## 2.14 Larger pairs, and the same in the cloud
 #
-# *You see which teacher and student fit which machine, and write the request for a cloud service.*
+# *You see which models fit into which machine, and write the request for a cloud service.*
 #
-# The cells of this chapter do not depend on the size of the models. The memory does. Per weight that is trained, fp32 training takes 16 bytes: the weight, its
-# gradient and two averages of the optimizer. With [*LoRA*](../book/glossary.md#lora) the weights stay as they are, in 16 or 4 bits, and what is trained beside
-# them is small (chapter 3; we assume 2 % and, for activations and runtime, 30 % on top). A teacher behind an address takes no memory of yours.
+# The code of this chapter also works with larger models, but they need more memory. Training in fp32 takes 16 bytes for each weight that is trained: the
+# weight, its gradient and two running averages of the gradient. With [*LoRA*](../book/glossary.md#lora) the weights stay as they are, in 16 or 4 bits, and only
+# a few weights beside them are trained (chapter 3; we assume 2 % and, for activations and runtime, 30 % on top). A teacher that you ask over the network takes
+# no memory of your machine.
 
 # %%
 sections.begin("2.14")
@@ -1571,11 +1593,12 @@ print(
 needs.map(lambda gb: next((name for name, room_left in left.items() if gb <= room_left), "more than one"))
 
 # %% [markdown]
-# To take another base, give its folder as `base_model` (with `SLMOPS_HUB=1` its name on the hub). The course trains on the processor. On a graphics card you
-# would use a trainer of your own, such as TRL's in 2.9. Layers can always be cut. The vocabulary can be cut if the tokenizer uses byte-pair merges (BPE).
+# To take another base, give its folder as `base_model` (with `SLMOPS_HUB=1` its name on the hub). The course trains on the processor; with `SLMOPS_DEVICE=auto`
+# it uses a graphics card if it finds one. Layers can always be cut. The vocabulary can be cut if the tokenizer uses byte-pair merges (BPE).
 #
-# Azure Machine Learning offers the two stages of this chapter as one job. Here is the request for our task, built with Microsoft's own library. Nothing is
-# sent, and it holds no key: the service knows the teacher by the name of a connection.
+# Azure Machine Learning offers two stages of this chapter as one job: a teacher labels messages, and a student learns from its labels. The next cell builds the
+# request for our task with Microsoft's own library. Unless you set `submit_to_azure`, nothing is sent. The request holds no key: it names a connection, and the
+# workspace keeps the key.
 
 # %%
 from slmops_lab.operations import cloud
@@ -1594,12 +1617,13 @@ print("sent as:", answer)
 cloud.what_is_sent(job)["properties"]
 
 # %% [markdown]
-# Names age. The pair that many tutorials still show, Meta-Llama-3.1-405B-Instruct as teacher of Meta-Llama-3.1-8B-Instruct, was announced to retire on 13
-# June 2026 without a named replacement, and DeepSeek-V3-0324 on 13 July 2026 in favour of DeepSeek-V4-Flash ([Microsoft's
-# schedule](https://github.com/MicrosoftDocs/azure-ai-docs/blob/main/articles/foundry/openai/includes/concepts-model-retirement-schedule-content.md), as of
-# July 2026). The package azure-ai-inference was to retire on 26 August 2026; the `openai` client takes its place
-# ([Microsoft](https://learn.microsoft.com/en-us/azure/foundry-classic/foundry-models/supported-languages)). Teacher and student are arguments: look up what
-# is offered on the day.
+# Models in the cloud are withdrawn after some time. For Meta-Llama-3.1-405B-Instruct and Meta-Llama-3.1-8B-Instruct, which many tutorials still show as teacher
+# and student, the end was announced for 13 June 2026 without a named replacement, and for DeepSeek-V3-0324 for 13 July 2026, with DeepSeek-V4-Flash as
+# replacement ([Microsoft's
+# schedule](https://github.com/MicrosoftDocs/azure-ai-docs/blob/main/articles/foundry/openai/includes/concepts-model-retirement-schedule-content.md), as of July
+# 2026). The package azure-ai-inference was to retire on 26 August 2026; the `openai` client takes its place
+# ([Microsoft](https://learn.microsoft.com/en-us/azure/foundry-classic/foundry-models/supported-languages)). Teacher and student are arguments of the function
+# above: look up which models are offered when you need one.
 #
 # ## Quiz
 #
@@ -1613,12 +1637,13 @@ quiz.ask(2)
 # %% [markdown]
 # ## Take-aways
 #
-# - Tune the teacher, look whether it still improves, and score it before it teaches. Then check the labels that it writes.
-# - Tokens can go for almost nothing, if those in use stay. What is lost with the layers has to be learned again; measure what is still missing.
-# - A layer's last matrix can be computed from what the teacher has at that place. What it gives as a start has to be measured.
-# - Distillation has to beat the gold labels alone, at equal steps. If the interval holds zero, nobody can tell.
-# - What has chosen a setting does not judge it.
-# - Split a saving before you praise a method for it: runtime, vocabulary, layers, bits.
+# - Tune the teacher, check whether it still improves, and score it before it teaches. Then check the labels that it writes.
+# - Dropping tokens costs almost no quality, if you keep those in use. After dropping layers, the rest has to be trained again; measure how much quality is
+#   still missing.
+# - A layer's last matrix can be computed from the teacher's hidden states. Measure how good a start it gives.
+# - Compare distillation with training on the gold labels alone, at equal steps. If the interval contains zero, the run cannot tell which is better.
+# - Messages by which you chose a setting must not judge the result.
+# - Before you credit a method with a saving, find out how much of it is due to runtime, vocabulary, bits and layers.
 
 # %%
 print(
