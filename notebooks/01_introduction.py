@@ -471,9 +471,7 @@ for name, one in (("int8", int8), ("int4", int4)):
     print(
         f"{name} has {one['points']:.2f} times the perplexity of fp32 ({one['low']:.2f} to {one['high']:.2f}): {told}."
     )
-print(
-    "From fp32 to int4 the speed grew", "less than" if faster < smaller else "at least as much as", "the bytes shrank."
-)
+print(f"The int4 file is {smaller:.1f} times smaller, and the model writes {faster:.1f} times as fast.")
 
 # %% [markdown]
 # The files are larger than the number of bits suggests, for two reasons. Each block of 32 weights has a scale of 32 bits, which adds one bit to each weight.
@@ -688,6 +686,8 @@ def zeroed(weight, share):
 
 
 # %%
+import statistics
+
 for share in (0.3, 0.5, "2:4"):
     sparse = compression.change_matrices(model, lambda weight, share=share: zeroed(weight, share))
     try_out("2:4 zeros" if share == "2:4" else f"{100 * share:.0f} % zeros", "zeros", sparse)
@@ -700,7 +700,12 @@ for passage in passages[:4]:
         with measure.timed() as elapsed, torch.inference_mode():
             one(passage[None])
         reading_ms[name].append(round(1e3 * elapsed.seconds))
-print("Milliseconds to read a passage, four times:", reading_ms)
+middle_ms = {name: statistics.median(times) for name, times in reading_ms.items()}
+print(
+    "To read a passage takes",
+    " and ".join(f"{ms:.0f} ms with {name}" for name, ms in middle_ms.items()),
+    "(medians of 4).",
+)
 
 # %%
 import timeit
@@ -851,14 +856,14 @@ print("our own files pass:", all(clean["ours"]), "- the broken ones are found:",
 #
 # A laptop has more memory and more cores than most of the devices that a model is shipped to. Here we start a process that may use only as many cores, and
 # write to only as much memory, as the device has (Linux enforces this; on other systems the limits have no effect). The last two rows of each table are
-# measured in it, the others come from 1.2. The cores themselves are those of your machine, and an [*edge device*](../book/glossary.md#edge-device) may have
+# measured in it, the others come from 1.2, because they are the same on every device. The cores themselves are those of your machine, and an [*edge device*](../book/glossary.md#edge-device) may have
 # slower ones: measure times on the device itself. [`p95_ms`](../book/glossary.md#p95) is the time that 95 of 100 answers stay under; with so few messages it is
 # nearly the time of the slowest one.
 
 # %%
 sections.begin("1.6")
 hardware = {"till": {"cores": 2, "megabytes": 2_000}, "handheld": {"cores": 1, "megabytes": 500}}
-timed = {d: gate.Budget(at_most={**b.at_most, "p95_ms": 3_000}, at_least=b.at_least) for d, b in budgets.items()}
+timed = {device: gate.Budget(at_most={**budget.at_most, "p95_ms": 3_000}) for device, budget in budgets.items()}
 short_chats = [desk.task.messages(record["text"]) for record in desk.test[: run.pick(full=5, quick=2)]]
 
 
@@ -953,7 +958,7 @@ plots.show(
 )
 print(told.to_string(index=False))
 patience_guess = widgets.predict(
-    "How many % of such rollouts let 1.2.0 pass if the canary waits for at least 100 only?", "%"
+    "Of 100 such rollouts, how many let 1.2.0 pass if the canary waits for only 100 judged suggestions?", "of 100"
 )
 
 # %%
@@ -965,12 +970,16 @@ for look in (100, 1_000):
     hours[look] = pandas.Series([one.log["hour"].iloc[1:2].max() for one in ended]).median()
 patience_guess.answer(100 * let_pass[100] / fleets)
 for look in let_pass:
+    ends = intervals.proportion([True] * let_pass[look] + [False] * (fleets - let_pass[look]))
+    print(f"With at least {look:,} judged ones, {let_pass[look]} of {fleets} let it pass", end=" ")
     print(
-        f"With at least {look:,} judged ones, {let_pass[look]} of {fleets} let it pass, after {hours[look]:.0f} hours (median)."
+        f"(95 % interval {100 * ends['low']:.0f} to {100 * ends['high']:.0f} %), after {hours[look]:.0f} hours (median)."
     )
 if drop["points"] < 0:
-    needed = rollout.messages_needed(old / 100, -drop["points"])
-    print(f"To see such a drop in 9 of 10 cases, about {needed:,} of each version have to be judged.")
+    needed = rollout.messages_needed(
+        old / 100, -drop["points"], ratio=19
+    )  # the others are 19 times as many as the canary
+    print(f"To see such a drop in 9 of 10 cases, about {needed:,} of the new version have to be judged.")
 
 # %% [markdown]
 # Waiting for more judged suggestions has a price. While the canary waits, its users get worse suggestions, and most of these are never judged, so the log shows
@@ -1143,7 +1152,7 @@ def register(folder, version, alias, **tags):
 register(deployed["int8"], "1.0.0", "previous", times_perplexity=int8["points"])
 register(deployed["int4"], "1.1.0", "champion", times_perplexity=int4["points"])
 on_the_device = register(deployed["north"], "1.1.0+north", "north", exact_match=north.exact, **lineage)
-print("A till in the north gives odd answers. All that it can tell is the hash of its file:", on_the_device)
+print("A till in the north gives odd answers. All that we know is the hash of its file:", on_the_device)
 (known,) = registry.search_model_versions(f"tags.weights = '{on_the_device}'")
 known.tags
 
@@ -1259,9 +1268,9 @@ print(
     f"Owning costs less above {break_even(cheap):,.0f} (cheap cloud) or {break_even(older):,.0f} messages a day (older cloud)."
 )
 race, _ = runtime.race({"int4": ("genai", deployed["int4"])}, short_chats, warm_up=1)
-possible = 86_400_000 / race["ms"].median()
+possible = round(86_400_000 / race["ms"].median(), -4)
 print(
-    f"This machine answers up to {possible:,.0f} a day, one at a time. Measure a small device before you promise as much."
+    f"Day and night, this machine answers about {possible:,.0f} a day, one at a time. Measure a small device before you promise."
 )
 
 # %% [markdown]
@@ -1297,6 +1306,7 @@ widgets.explorer(
 # %%
 labels = {t_read: "tokens read or their price", t_written: "tokens written or their price", watts: "power or its price"}
 labels |= {price: "price of the device", years: "years"}
+units = {t_read: "tokens", t_written: "tokens", watts: "watts", price: "dollars", years: "years"}
 
 
 def moved(symbol, factor):
@@ -1306,7 +1316,7 @@ def moved(symbol, factor):
 factors = {"halved": 0.5, "doubled": 2}
 swings = {name: {label: moved(s, factor) for s, label in labels.items()} for name, factor in factors.items()}
 order = sorted(labels, key=lambda symbol: -abs(moved(symbol, 2) - moved(symbol, 0.5)))
-shown = {labels[symbol]: f"{(assumed | cheap)[symbol]:.3g}" for symbol in order}
+shown = {labels[symbol]: f"{(assumed | cheap)[symbol]:.3g} {units[symbol]}" for symbol in order}
 figure = plots.pairs(swings, shown, "messages per day at which both cost the same")
 figure.axes[0].axvline(break_even(cheap), color="#666666", linestyle="--", linewidth=1)
 plots.show(
@@ -1450,7 +1460,7 @@ plots.show(
 runtime_guess.answer(quickest["write"])
 rival = typical["write"].nsmallest(2).index[1]
 apart = longest.loc[quickest["write"], "write"] < shortest.loc[rival, "write"]
-print(f"Writing: its slowest turn {'was faster than' if apart else 'overlaps with'} the fastest turn of {rival}.")
+print(f"Writing: the turns of {quickest['write']} and {rival} {'do not overlap' if apart else 'overlap'}.")
 print("All three wrote the same tokens:", len(set(wrote.values())) == 1)
 
 # %% [markdown]

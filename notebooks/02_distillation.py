@@ -26,8 +26,8 @@ profile = None  # None: "full", or what SLMOPS_PROFILE says
 seed = 0
 student_layers = None  # None: a third of the teacher's
 labelled_messages = 1152  # the teacher is tuned on so many, or on four fifths of those there are
-pool_messages = 480  # and answers so many more
-own_words = 64  # the student answers so many in 2.9, and the teacher comments
+pool_messages = 480  # messages that the teacher labels
+own_words = 64  # messages that the student answers in 2.9
 submit_to_azure = False  # needs a workspace, and costs money
 
 # %%
@@ -157,9 +157,7 @@ lower = frozen.read(teacher, tokenizer, examples, still)
 print(f"{len(gold)} messages to learn from, {len(held_out)} to choose by, {len(tests)} to judge by")
 print(f"{still} of {depth} layers have read them once: {lower.size / 1e6:.0f} MB are kept")
 if others is desk.test:
-    print(
-        "No labelled message is left to choose by, so the test messages do it: what they judge looks better than it is."
-    )
+    print("No labelled message is left to choose by. We choose by the test messages, so results on them are too good.")
 stop_guess = widgets.predict("After how many epochs is the loss on held-out messages lowest?", "epochs")
 
 
@@ -890,8 +888,8 @@ with frozen.upper(fitted, low):
 for layer, (error_before, error_after) in errors.items():
     print(f"layer {keep[layer]} of the teacher: distance {error_before:.2f}, fitted {error_after:.2f}")
 gap = intervals.difference(fitted_nats, cut_nats, run.seed)
-print(f"nats per right answer: {numpy.mean(cut_nats):.1f} as it was cut, {numpy.mean(fitted_nats):.1f} fitted,")
-print("clearly fewer" if gap["high"] < 0 else "not clearly fewer", f"after {fitting.seconds:.0f} s of computing")
+print(f"nats per right answer: {numpy.mean(cut_nats):.1f} as it was cut, {numpy.mean(fitted_nats):.1f} fitted", end=" ")
+print(f"({'clearly fewer' if gap['high'] < 0 else 'not clearly fewer'}). The fit took {fitting.seconds:.0f} s.")
 
 # %% [markdown]
 # ### Six ways to learn
@@ -934,12 +932,12 @@ def compared(trials, what):  # each with the first, message by message: (mean na
     plots.show(
         plots.dots(
             middle,
-            f"nats more per right answer than '{first}' (line: interval)",
+            f"nats more per right answer than '{first}' (line: 95 % interval, for all at once)",
             middle - reach,
             middle + reach,
             mark=0,
         ),
-        takeaway=f"Clearly better than '{first}': " + (", ".join(better.index) or "none of the others"),
+        takeaway=f"Clearly better than '{first}': " + ("; ".join(better.index) or "none of the others"),
         alt=f"Points with intervals: how many nats more or less the right answer costs than with '{first}', for {what}.",
     )
     return nats.mean(), better.idxmin() if len(better) else first
@@ -1058,7 +1056,7 @@ for before, now in itertools.pairwise(exams):
 print("nats per right answer:", costs.round(2).to_dict())
 going_on = costs.idxmin()
 student, (lot, lot_loss, its_start) = students[going_on]["model"], plans[going_on]
-print("goes on:", going_on)
+print(f"We go on with '{going_on}'.")
 
 # %% [markdown]
 # We go on with the student that gives the highest probability to the right answers of the held-out messages. Because the held-out messages chose it, they
@@ -1147,12 +1145,15 @@ reading = learned("as before", [studied[i] for i in picked], lot_loss, student, 
 after = {"as before": exam(reading["model"]).rows["exact"], "its own words": exam(speaking).rows["exact"]}
 gap = ahead(after["its own words"], after["as before"])
 own_guess.answer("yes" if gap["low"] > 0 else "no" if gap["high"] < 0 else "cannot tell")
-print(f"Its own words against as before: {in_words(gap)}.")
-print(f"Its own words took {spoken.attrs['seconds']:.0f} s, as before took {reading['seconds']:.0f} s.")
+print(f"On-policy against the control, message by message: {in_words(gap)}.")
+print(f"On-policy took {spoken.attrs['seconds']:.0f} s, the control {reading['seconds']:.0f} s.")
 if gap["low"] > 0:  # its weights only: TRL writes into the configuration, which `frozen.upper` compares
     student = copy.deepcopy(student)
     student.load_state_dict(speaking.state_dict())
-print("goes on:", "its own words" if gap["low"] > 0 else f"{going_on}, because the other is not clearly better")
+print(
+    "We go on with",
+    "the on-policy student." if gap["low"] > 0 else "the student of 2.8: the other is not clearly better.",
+)
 del speaking, on_policy, reading  # two students and what their training kept
 
 # %% [markdown]
@@ -1273,10 +1274,10 @@ changes = {
     f"{value} ({sizes[value]})": ahead(groups[value]["student"], groups[value]["teacher"]) for value in sizes.index[:16]
 }
 ends = pandas.DataFrame(changes).T
-unit = f"student minus teacher, points of {field} found (line: 95 % interval)"
+unit = f"student minus teacher, points of {field} found (line: 95 % interval, each on its own)"
 plots.show(
     plots.dots(ends["points"], unit, ends["low"], ends["high"], mark=0),
-    takeaway="Clearly less often found than by the teacher: " + (", ".join(map(str, lost)) or "no value"),
+    takeaway=f"The student finds {', '.join(map(str, lost)) or 'no value'} clearly less often than the teacher",
     alt=f"For each of the {len(changes)} most frequent values of {field}, with its number of messages: the difference between student and teacher, with an interval.",
 )
 
@@ -1407,13 +1408,16 @@ factors = (chain / chain.shift(-1)).iloc[:-1].set_axis(steps_named)
 saving_guess.answer(factors["ms per message"].idxmax())
 plots.show(
     plots.panels(*({"values": dict(speed[column]), "unit": column, "log": True} for column in columns)),
-    takeaway=f"{factors['ms per message'].prod():.0f} times less time, {factors['ms per message']['layers']:.1f} times by fewer layers",
+    takeaway=f"{factors['ms per message'].prod():.0f} times as fast, fewer layers alone {factors['ms per message']['layers']:.1f} times",
     alt="Three panels of points on logarithmic axes, one row for each system: milliseconds per message, megabytes of model files, "
     "megabytes of the process.",
 )
 for column in columns:
     product = " x ".join(f"{name} {factor:.1f}" for name, factor in factors[column].items())
     print(f"{column}: {factors[column].prod():.1f} times less = {product}")
+alone = intervals.ratio(milliseconds[rival], milliseconds[deployed], run.seed)
+print(f"Fewer layers, {len(milliseconds)} messages: {alone['ratio']:.1f} times as fast", end=" ")
+print(f"(95 % interval {alone['low']:.1f} to {alone['high']:.1f}).")
 
 # %% [markdown]
 # Only the last change, fewer layers, needed a trained student; 2.11 says whether the teacher helped to train it. (If we made the changes in another order, the

@@ -73,8 +73,8 @@ def study(model, tokenizer, examples, layers=(-1,), batch_size=16, student_token
     """
     if student_tokenizer is not None and (shared := shared_tokens(tokenizer, student_tokenizer)) < 1:
         raise CourseError(
-            f"Teacher and student have different tokenizers ({int(100 * shared)} % of the tokens agree): what the one "
-            "thinks of a token says nothing to the other, so let the student learn from the teacher's text alone."
+            f"Teacher and student have different tokenizers ({int(100 * shared)} % of the tokens agree): the same "
+            "token number means different texts, so let the student learn from the teacher's text alone."
         )
     with devices.at_work(model) as device:
         return _study(model, tokenizer, examples, layers, devices.wide(batch_size, device), device)
