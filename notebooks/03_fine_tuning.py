@@ -1,22 +1,22 @@
 # %% [markdown]
 # # 3 Fine-tuning: how much of the model has to move?
 #
-# Chapter 2 tuned its teacher by changing every weight in the upper half of the model. Training a pretrained model further on one task is called
-# [*fine-tuning*](../book/glossary.md#fine-tuning), and it is *full* fine-tuning where every weight may change. It needs memory for each weight that moves, and
-# each further task needs another copy of the model. [*LoRA*](../book/glossary.md#lora) ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) leaves the weights
-# as they are and trains a small [*adapter*](../book/glossary.md#adapter) beside them. In this chapter you find out when that is enough, when a good prompt is
-# enough, and what else decides whether a fine-tuning works.
+# Training a pretrained model further on one task is called [*fine-tuning*](../book/glossary.md#fine-tuning), and it is *full* fine-tuning where every weight
+# may change. Chapter 2 tuned its teacher in this way in the upper half of the layers, and we call that full tuning, too. Full tuning needs memory for each
+# weight that is trained, and each task needs its own copy of the model. [*LoRA*](../book/glossary.md#lora) ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))
+# leaves the weights as they are and trains a small [*adapter*](../book/glossary.md#adapter) beside them. In this chapter you find out when LoRA is enough, when
+# a good prompt is enough, and what else decides whether a fine-tuning works.
 #
 # **You will be able to**
 #
 # - check training messages for copies, leaks and wrong labels, and split them fairly;
 # - decide between prompting, full tuning, LoRA and QLoRA, with measurements of your own;
-# - build LoRA from its formula, put it into a whole model, and say what rank, scale and place do;
-# - compute the memory of a fine-tuning before you start it, also of a model that does not fit on your machine;
-# - tune one base for several jobs, judge each by a measure that fits, and serve two adapters on one base;
-# - run Microsoft Olive from a command and from a workflow file, and notice when it failed;
-# - search for settings without touching the test, and write a loss that counts some mistakes more than others;
-# - see overfitting and stop in time, resume a training that was killed, and cure one that is too large or too slow.
+# - build LoRA from its formula, put it into a whole model, and say what its rank, its scale and its place in the model do;
+# - compute how much memory a fine-tuning needs before you start it, even for a model that does not fit on your machine;
+# - tune one base for several jobs, judge each by a measure that fits, and serve several adapters on one base;
+# - run Microsoft Olive from a command and from a workflow file, and notice when it fails;
+# - search for settings without looking at the test messages, and write a loss that counts some mistakes more than others;
+# - recognise overfitting and stop in time, resume a training that was killed, and mend one that needs too much memory or time.
 #
 # **You need** chapter 2 (its teacher is made first where it is missing), two processor cores and about 6 GB of free memory. Words of the field are in
 # *italics* where they appear for the first time; the [glossary](../book/glossary.md) has all of them.
@@ -56,8 +56,9 @@ print("the full tuning of chapter 2:", budget)
 #
 # *You look at what the loss counts, look for copies and leaks, split fairly, and spoil labels on purpose.*
 #
-# These are the messages of chapter 2. The teacher learned from `gold`, `held_out` is for choosing, and `tests` judge. The base has the teacher's added tokens
-# (2.1), so both write the same short answers. Before anything is trained, look at the data: a fine-tuning is as good as its examples.
+# These are the messages of chapter 2. The teacher learned from `gold`; `held_out` is for choosing settings, and `tests` are for the final scores. The base has
+# the teacher's added tokens (2.1), so both write the same short answers. Before you train anything, look at the data: a model learns the mistakes in its
+# examples, too.
 #
 # ### What the loss sees
 #
@@ -85,13 +86,13 @@ for token, label in [*tokens[begins - 6 : begins + 3], *tokens[-2:]]:
 # ### Copies and leaks
 #
 # A test message that is also in the training set is a [*leak*](../book/glossary.md#leak): the model may know it by heart, and the score no longer says how well
-# it does on new messages. The course's data check looks for leaks. It compares texts without regard to case and spaces, so we plant one with other capitals.
+# it does on new messages. The course's data check looks for leaks. It ignores case and spaces, so it should find the copy in capitals that we plant.
 #
-# A copy with another word gets past this check. So we also measure similarity: count groups of three to five characters, give rare groups more weight
-# (*tf-idf*), and take the cosine of two such counts. It is 1 for equal texts.
+# A copy in which a word was changed gets past this check. So we also measure similarity: we count groups of three to five characters, give rare groups more
+# weight (*tf-idf*), and take the cosine of the counts of two texts. It is 1 for equal texts and 0 for texts that share no group.
 #
-# How much does a leak flatter a score? Counting word pairs (2.3) learns in seconds, so we try it there: once from the gold messages alone, and once with half of
-# the test messages besides. Both answer these test messages.
+# How much does a leak raise a score? The counter of word pairs (2.3) is trained in seconds, so we try it there: once on the gold messages alone, and once on
+# these and half of the test messages. Both times it then answers this half.
 
 # %%
 import json
@@ -141,12 +142,13 @@ plots.show(
 )
 
 # %% [markdown]
-# A threshold between the two similarities of the first cell would find the altered copy. The second cell says what it is worth to look for leaks.
+# A threshold between the two similarities of the first cell would find the altered copy. The second cell shows how much too high a score can be if nobody looks
+# for leaks.
 #
 # ### A fair split
 #
-# If a rare value happens to miss the held-out part, nothing is learned about it there. A [*stratified split*](../book/glossary.md#stratified-split) gives each
-# part its share of every value.
+# If a rare value happens to be missing from the held-out part, that part cannot tell how well a model does on it. A [*stratified
+# split*](../book/glossary.md#stratified-split) gives each part its share of every value.
 
 # %%
 import pandas
@@ -166,9 +168,9 @@ for name, by in {"a random tenth": None, "a stratified tenth": label_of}.items()
 # %% [markdown]
 # ### Exercise 3.1: a split that keeps copies together
 #
-# Two copies of a message on both sides of a split are a leak as well. Write `split(records, part)` that returns two lists of records, one to learn from and
-# one to hold out. Every record is in exactly one of them. Records whose texts have the same `data.text_key(text)` (no regard to case and spaces) are in the
-# same list. The second list has about the share `part` of the records, from all over the file and not from one end.
+# If two copies of a message end up on both sides of a split, that is a leak as well. Write `split(records, part)`. It returns two lists of records, one to
+# learn from and one to hold out. Every record is in exactly one of them. Records whose texts have the same `data.text_key(text)` (which ignores case and
+# spaces) are in the same list. The second list has about the share `part` of the records, taken from all over the file and not from one end.
 
 # %% tags=["exercise"]
 split = ...
@@ -215,15 +217,15 @@ check(
 #
 # ### Wrong labels
 #
-# Whoever writes labels makes mistakes. What do they cost? We train the upper half of the base in full, as chapter 2 did, but for a few steps only: once with
-# the right tickets, and once with 40 % of the tickets wrong. The lower half is [*frozen*](../book/glossary.md#frozen). It reads each message once, and most
-# trainings of this chapter start from what it wrote. The judge is the loss on held-out messages, in [*nats*](../book/glossary.md#nat), summed over the tokens of
-# the right answer. 0 would mean that the model is certain of it.
+# People who write labels make mistakes. What do these cost? We train the upper half of the base in full, as chapter 2 did, but for a few steps only: once with
+# the right tickets, once with 40 % of the tickets wrong, and once without those that look wrong. The lower half is [*frozen*](../book/glossary.md#frozen), so
+# what it computes for a message never changes. We compute it once per message, and most trainings of this chapter start from it. We judge by the loss on
+# held-out messages, in [*nats*](../book/glossary.md#nat), summed over the tokens of the right answer. 0 would mean that the model is certain of it.
 #
-# Can one find the wrong tickets without reading them all? Ask something that has not learned from them (*out-of-sample* prediction,
-# [Northcutt et al. 2021](https://arxiv.org/abs/1911.00068)). We cut the labelled messages into five parts. A classifier on the counts from above (groups of
-# characters) learns from four of them and says how likely it finds each label of the fifth; then the next part has its turn. We suspect the labels that it finds
-# least likely, as many as are wrong, so guessing would find 40 of 100.
+# Can we find the wrong tickets without reading them all? We ask a classifier that has not learned from them (*out-of-sample* prediction, [Northcutt et al.
+# 2021](https://arxiv.org/abs/1911.00068)). We cut the labelled messages into five parts. The classifier, which works on the character counts from above, learns
+# from four parts and says how likely it finds each label of the fifth. We repeat this until each part has been left out once. We suspect the labels that it
+# finds least likely, as many as are wrong. Guessing would find 40 of 100.
 
 # %%
 import copy
@@ -319,16 +321,16 @@ print({name: f"{cost:.2f} nats" for name, cost in after_labels.items()})
 print(f"All three made {longer['max_steps']} steps and saw each of {len(read.examples)} messages once.")
 
 # %% [markdown]
-# The three trainings see equally many messages. They differ in how many of the tickets are wrong. In a real data set nobody knows how many are, so one does not
-# throw the suspects away but has a person read them, the least likely first. Beware of leaving them out unread: rare values and hard messages look suspicious,
-# too. The intervals tell what other held-out messages would change, not what another seed would.
+# The three trainings see equally many messages, and differ in how many of the tickets are wrong. In a real data set nobody knows how many are. So do not simply
+# leave out the suspects: let a person read them, the least likely first. Rare values and hard messages look suspicious, too, and a model needs them. The
+# intervals say how much other held-out messages would change the result, not how much another seed would.
 #
 # ## 3.2 Prompt or tune?
 #
 # *You let the base read the rules and a few solved messages, and compare it with the tuned model.*
 #
-# The base follows instructions. It can be given all fields and values in the prompt ([*zero-shot*](../book/glossary.md#zero-shot)), and some solved messages
-# besides ([*few-shot*](../book/glossary.md#few-shot), [Brown et al. 2020](https://arxiv.org/abs/2005.14165)). Nothing is trained for that.
+# The base was trained to follow instructions. A prompt can tell it all fields and values ([*zero-shot*](../book/glossary.md#zero-shot)), and show it some
+# solved messages as well ([*few-shot*](../book/glossary.md#few-shot), [Brown et al. 2020](https://arxiv.org/abs/2005.14165)). Nothing is trained for that.
 
 # %%
 from slmops_lab import measure
@@ -383,22 +385,21 @@ print(f"Message by message: {in_words(gap)}.")
 pandas.DataFrame({name: cost for name, (_, cost) in ways.items()}).T.round(0)
 
 # %% [markdown]
-# The time has two parts: reading the prompt, and writing the answer. What all prompts of a row share is read once here, so a longer prompt costs less than its
-# length says. A model without an example often writes on up to the limit, and each token that it writes takes a pass through all layers: that is how a prompt
-# without a solved message can be the slower one.
+# The time has two parts: reading the prompt, and writing the answer. The beginning that all prompts of a row share is read only once here, so a longer prompt
+# costs less than its length suggests. Without a solved message the model often writes up to the limit, and each token that it writes takes a pass through all
+# layers. That is how the shortest prompt can take longer than one with a solved message.
 #
-# A prompt is paid for with every message, a tuning once. Prompting suits large models, few messages, and jobs that change every week. A small model learns the
-# form of the answer from a prompt more easily than the judgement.
+# You pay for a prompt with every message, and for a tuning once. Prompting suits large models, few messages, and jobs that change every week.
 #
 # ## 3.3 What full tuning moves, and what it needs
 #
-# *You see which weights chapter 2 changed, and compute the memory of that.*
+# *You see which weights chapter 2 changed, and compute how much memory that takes.*
 #
 # Compare the tuned model with the base: which layers are still the same, and how far did the others move?
 #
-# The memory follows from what is trained. For each trained weight there is a gradient, and the [*optimizer*](../book/glossary.md#optimizer) Adam
-# ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) keeps two running averages of it. Each of these is a number of four bytes, as the weight itself is.
-# [*Activations*](../book/glossary.md#activation) come on top; they grow with the batch (3.14).
+# The memory depends on how many weights are trained. For each of them there is a gradient, and the [*optimizer*](../book/glossary.md#optimizer) Adam ([Kingma
+# and Ba 2015](https://arxiv.org/abs/1412.6980)) keeps two running averages, one of the gradient and one of its square. Each of these three numbers takes four
+# bytes, like the weight itself. [*Activations*](../book/glossary.md#activation) come on top; they grow with the batch (3.14).
 
 
 # %%
@@ -426,14 +427,13 @@ tests = tests[: len(full_scores.rows)]
 full_scores.table().round(3)
 
 # %% [markdown]
-# The table is the score of the full tuning on the test messages, against which LoRA is held in 3.6. (3.7 trains every weight for a few steps and measures
-# memory and time.)
+# The table shows the scores of the full tuning on the test messages. 3.6 compares LoRA with them.
 #
 # ## 3.4 LoRA: the formula, a layer, a whole model
 #
-# *You write LoRA in three drafts, train the last one, and show that PEFT does the same.*
+# *You write LoRA in three drafts, train the last one, and show that the library PEFT does the same.*
 #
-# A linear layer multiplies what it reads by a matrix $W$. LoRA leaves $W$ alone and trains two thin matrices beside it:
+# A linear layer multiplies its input by a matrix $W$. LoRA leaves $W$ alone and trains two thin matrices beside it:
 #
 # $$ W' = W + \frac{\alpha}{r} B A, \qquad A: r \times d_{in}, \quad B: d_{out} \times r $$
 #
@@ -497,8 +497,8 @@ print("before training it changes the output by", (thin_layer(x) - layer(x)).abs
 # %% [markdown]
 # ### Exercise 3.2: merge
 #
-# After the training, $B A$ can be added to $W$ once and for all. Write `merge(layer)`: it gets a `LoRALinear` and returns an ordinary `torch.nn.Linear` that
-# computes the same. The `LoRALinear` must stay as it was.
+# After the training, $B A$ times the scale can be added to $W$ once and for all. Write `merge(layer)`: it gets a `LoRALinear` and returns an ordinary
+# `torch.nn.Linear` that computes the same. The `LoRALinear` must stay as it was.
 
 # %% tags=["exercise"]
 merge = ...
@@ -538,8 +538,8 @@ check(
 # ### A whole model
 #
 # Third draft: every linear layer of the upper half gets such a pair, and everything else is frozen. The lower half stays as it is, as in the full tuning, so
-# that the two can be compared. PEFT ([Mangrulkar et al. 2022](https://github.com/huggingface/peft)) does the same from a configuration. It takes $\alpha$, not
-# the scale. Our function takes the scale, so that another rank does not change it by the way.
+# that the two can be compared. The library PEFT ([Mangrulkar et al. 2022](https://github.com/huggingface/peft)) does the same from a configuration. PEFT takes
+# $\alpha$. Our `lora_config` takes the scale and computes $\alpha$ from it, so that a change of the rank does not change the scale as well.
 #
 # Then both get the same random $A$ and learn from the same messages for a few steps. If PEFT does what the formula says, the losses are the same.
 
@@ -589,9 +589,10 @@ print(f"largest difference: {100 * apart:.4f} % of a loss")
 # %% [markdown]
 # ### Is the change thin?
 #
-# LoRA assumes that a change of low rank is enough. The full tuning made its change without any such limit: the teacher minus the base. Its *singular values* say
-# how much of the change lies in each direction, and the best approximation of rank $r$ keeps the first $r$ of them
-# ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)). Move the slider.
+# LoRA assumes that a change of low rank is enough. The full tuning had no such limit: its change of a matrix is the teacher's matrix minus the base's. Every
+# matrix is a sum of matrices of rank 1, here called directions, and its *singular values* say how large each of them is. The best approximation of rank $r$
+# keeps the $r$ largest ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)). We measure how much that keeps by the squares of the singular values.
+# Move the slider.
 
 # %%
 share_trained = 100 * trains / frozen_weights
@@ -625,16 +626,16 @@ ranks = [r for r in (1, 4, 16, 64, 256) if r <= min(len(s) for s in spectra.valu
 widgets.flip_book({name: {r: spectrum(name, r) for r in ranks} for name in spectra}, over="matrix", along="rank")
 
 # %% [markdown]
-# If a few directions carry much of the change and a long tail carries the rest, the full tuning did not make a thin change by itself. That does not settle the
-# matter: LoRA needs only *some* thin change that does the job as well. Training will tell.
+# If a few directions hold much of the change and a long tail holds the rest, the full tuning did not make a change of low rank. LoRA can work all the same: it
+# only needs *some* change of low rank that does the job as well. 3.6 tries whether training finds one.
 #
 # ## 3.5 Rank, scale, place
 #
 # *You change one setting at a time in short trials.*
 #
-# Each trial starts from the same base, with the same messages in the same order, for the same number of steps; held-out messages judge. The first has the
-# default of this chapter. The others change one thing: a quarter of the rank at the same scale; a quarter of the scale at the same rank; a correction in the
-# attention only; and the same with a higher rank, so that it has as many weights as the default.
+# Each trial starts from the same base and takes the same steps on the same messages; held-out messages judge. The first has the default settings of this
+# chapter. The next three change one thing each: a quarter of the rank at the same scale, a quarter of the scale at the same rank, adapters in the attention
+# only. The last has these, too, but with a higher rank, so that it has about as many weights as the default.
 
 # %%
 sections.begin("3.5")
@@ -662,18 +663,18 @@ dial_guess.answer(max(dial_guess.options, key=after_dials.get))
 # %% [markdown]
 # Three things to take from this:
 #
-# - Rank and scale do different things. PEFT's `lora_alpha` is scale times rank. Whoever lowers `r` and leaves `lora_alpha` alone raises the scale, and cannot
-#   say afterwards which of the two it was.
-# - The scale multiplies what $B$ has learned. Early in a training it acts much like a higher [*learning rate*](../book/glossary.md#learning-rate).
-# - The last two rows tell place and number of weights apart: the last one has as many weights as the default, in fewer places.
+# - Rank and scale do different things. PEFT's `lora_alpha` is scale times rank. If you lower `r` and leave `lora_alpha` alone, you also raise the scale, and
+#   cannot say afterwards which of the two made the difference.
+# - The scale multiplies what $B$ has learned. Early in a training, a larger scale acts much like a higher [*learning rate*](../book/glossary.md#learning-rate).
+# - The last row separates the place from the number of weights: it has about as many weights as the default, but only in the attention.
 #
-# These are few steps and one seed. A longer training may bring the rows closer.
+# These are few steps and one seed, and a longer training may bring the rows closer. Rows whose intervals overlap widely cannot be ranked.
 #
 # ### Exercise 3.3: an adapter of your own
 #
-# Train an adapter in under a minute that finds the right answers more likely than the best of these trials, with at most as many weights as the default has.
-# Call `trained("mine", examples, config, ...)` with a `lora_config(...)` of your choice, other messages from `gold_read`, another `max_steps`, `learning_rate`
-# or `per_device_train_batch_size`. Put what it returns into `my_adapter`.
+# Train an adapter in under a minute that gives the right answers a higher probability than the best of these trials does. It may have at most as many weights
+# as the default. Call `trained("mine", examples, config, ...)` with a `lora_config(...)` of your choice. You may take other messages from `gold_read`, and
+# another `max_steps`, `learning_rate` or `per_device_train_batch_size`. Put what it returns into `my_adapter`.
 
 # %% tags=["exercise"]
 my_adapter = ...
@@ -708,14 +709,14 @@ check(
 #
 # *You give LoRA the messages and the steps of the full tuning, and plot the difference.*
 #
-# A comparison is fair if the two differ in one thing only. So LoRA gets the same gold messages, two in each step, as many steps as the teacher was allowed,
-# the same frozen lower half, and the same rule for stopping: the loss on the same held-out messages is checked twice in each
-# [*epoch*](../book/glossary.md#epoch), and the weights with the lowest loss are taken ([*early stopping*](../book/glossary.md#early-stopping)). Only the
-# learning rate is another one. It is higher, as is usual for LoRA, where few weights have to do all the moving. Nothing is chosen here: both
-# rates were fixed before. The one of the full tuning had been chosen in trials on held-out messages, LoRA's had not, which may cost LoRA something.
+# A comparison is fair if the two models differ in one thing only. So LoRA gets the same gold messages, two in each step, as many steps as the teacher was
+# allowed, and the same frozen lower half. It also has the same rule for stopping: twice in each [*epoch*](../book/glossary.md#epoch) the loss on the same
+# held-out messages is computed, and the weights with the lowest loss are kept ([*early stopping*](../book/glossary.md#early-stopping)). Only the learning rate
+# differs. It is higher, as is usual for LoRA, because few weights have to make the whole change. Neither rate is chosen here. The rate of the full tuning was
+# chosen in earlier trials on held-out messages. LoRA's was not, which may cost LoRA something.
 #
-# Then the test messages judge. They have chosen nothing in this chapter, and both models answer all of them, so we look at the difference message by message.
-# The claim in the ledger is that LoRA performs "on par". We read that as at most one point of exact match less, and the interval decides.
+# Then the test messages judge. Neither model was chosen with them. Both answer all of them, so we look at the difference message by message. The ledger's claim
+# is that LoRA performs "on par" with full fine-tuning. We read that as at most one point of exact match less, and the interval decides.
 
 # %%
 import math
@@ -781,20 +782,21 @@ entry = claims.record(run, "lora-quality", gap["points"], gap["low"], gap["high"
 print(f"At least {claims.LEDGER['lora-quality'].goal:+.0f}? The verdict: {entry['verdict']}.")
 
 # %% [markdown]
-# "Cannot tell" means that the interval holds values on both sides: more test messages would be needed. And the interval covers the choice of the messages only.
-# Another seed or another learning rate may move either model as well.
+# "Cannot tell" would mean that the interval lies on both sides of the border (0 in your prediction, the goal in the ledger): more test messages would be
+# needed. The interval only says what other test messages would change. Another seed or another learning rate may change either model as well.
 #
 # ## 3.7 Memory: QLoRA and other methods
 #
 # *You measure what four methods need, check the memory formula, and forecast models that do not fit here.*
 #
-# The frozen base is only read, so it may be stored in fewer bits while the adapter learns in full precision on top of it:
-# [*QLoRA*](../book/glossary.md#qlora) ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). Its four-bit format NF4 has sixteen levels, placed where the
-# weights of a network are dense, and one scale for each block of weights. Every layer of the base then computes with an error, and the adapter learns on top.
+# The frozen base is only read, so it may be stored in fewer bits while the adapter is trained in full precision: [*QLoRA*](../book/glossary.md#qlora)
+# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). Its four-bit format NF4 has sixteen levels, which lie closer together where a network has more
+# weights, and one scale for each block of weights. Each layer of the base then computes with a rounding error, and the adapter is trained with this error
+# present.
 #
-# We compare four methods, each in a process of its own, so that its memory can be told. *Full* trains every weight of all layers, the embedding table included.
-# *LoRA* and *QLoRA* have adapters in all layers. *IA3* ([Liu et al. 2022](https://arxiv.org/abs/2205.05638)) trains no matrix at all, only a factor for each
-# number in a few places of a layer. All take the same few steps.
+# We compare four methods, each in a process of its own, so that we can measure its memory. *Full* trains every weight of all layers, the embedding table
+# included. *LoRA* and *QLoRA* have adapters in all layers. *IA3* ([Liu et al. 2022](https://arxiv.org/abs/2205.05638)) trains no matrix, only factors by which
+# the keys, the values and the activations inside a layer's MLP are multiplied. All take the same few steps.
 
 # %%
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
@@ -840,9 +842,9 @@ plots.show(
 )
 
 # %% [markdown]
-# (After so few steps, at one learning rate each, the nats show that a method learns, not which is best.) Does the formula of 3.3 hold? It leaves activations
-# out, but full tuning and LoRA have about the same, so their *difference* can be checked. And what should QLoRA save? Only the matrices of the layers are stored
-# in four bits; the embedding table stays as it is.
+# After so few steps, at one learning rate each, the nats show that a method learns, not which method is best. Does the formula of 3.3 hold? It leaves out
+# activations, but full tuning and LoRA have about the same activations, so their *difference* can be checked. And what should QLoRA save? It stores only the
+# matrices of the layers in four bits; the embedding table stays as it is.
 
 # %%
 full, thin, packed_thin = (results[name] for name in ("full", "LoRA", "QLoRA"))
@@ -857,15 +859,17 @@ print(f"and {saved['peak']:.0f} MB at the peak, because from loading to the peak
 print(f"and QLoRA by {grew['QLoRA']:.0f} MB.")
 
 # %% [markdown]
-# The last lines say how much of the saving arrives, and where the rest goes. A process that reads a model in 32 bits and then packs it may keep pages of the
-# file in memory, and a training on packed weights unpacks each matrix whenever it is used. At this size such things can weigh as much as the saving.
+# The last lines show how much of the computed saving was measured. Two things can use up the rest. A process that reads a model in 32 bits and then packs it
+# may keep parts of the file in memory, and a training on packed weights unpacks each matrix whenever it is used. With a model as small as ours, these can weigh
+# as much as the saving.
 #
 # ### A model that does not fit here
 #
-# With a large model they do not, and there we compute. How large is the adapter? A pair for a matrix has $r \times (d_{in} + d_{out})$ numbers, so the shapes
-# are enough, and a model on the [*meta device*](../book/glossary.md#meta-device) has them. (It is a mistake to take the adapter's *share* from a small model: a
-# matrix grows with the product of its sides, a pair with their sum.) For our base the count can be checked against what PEFT trained. The shapes are those of
-# [Phi-4-mini](https://arxiv.org/abs/2503.01743) and [Phi-4](https://arxiv.org/abs/2412.08905).
+# With a large model they weigh little, but we cannot measure one here, so we compute. How large is the adapter? A pair for one matrix has
+# $r \times (d_{in} + d_{out})$ numbers, so we only need the shapes, and a model on the [*meta device*](../book/glossary.md#meta-device) has shapes without
+# numbers. (Do not take the adapter's *share* from a small model: a matrix grows with the product of its sides, a pair only with their sum.) For our base the
+# count can be checked against what PEFT trained. The shapes are those of [Phi-4-mini](https://arxiv.org/abs/2503.01743) and
+# [Phi-4](https://arxiv.org/abs/2412.08905).
 
 # %%
 from transformers import AutoModelForCausalLM, Phi3Config
@@ -900,12 +904,12 @@ print("for our base the formula counts as many weights as PEFT trained:", lora_n
 pandas.DataFrame({name: tuning_gb(model) for name, model in forecast.items()}).round(2)
 
 # %% [markdown]
-# (Activations come on top.) With a large model the base is nearly everything, so the bits of the base decide, and the adapter's share is much smaller than in
-# ours.
+# Activations come on top of these numbers. In a large model the adapter's share is much smaller than in ours, so the memory of LoRA and QLoRA depends almost
+# only on the bits in which the base is stored.
 #
 # ### Exercise 3.4: before you rent a machine
 #
-# Write `largest_rank(model, gigabytes)`: the largest rank (a whole number) with which QLoRA fits into so much memory, by the rules of `tuning_gb`: adapters
+# Write `largest_rank(model, gigabytes)`: the largest rank (a whole number) with which QLoRA fits into that much memory. Count as `tuning_gb` does: adapters
 # beside every linear layer but the head, 16 bytes for each of their numbers, the packed base, no activations. Return 0 if not even the base fits.
 
 # %% tags=["exercise"]
@@ -945,11 +949,11 @@ check(
 #
 # ## 3.8 One base, several jobs
 #
-# *You tune the base for two more jobs, judge each by a measure that fits, and serve two adapters on one base in four bits.*
+# *You tune the base for two more jobs, judge each by a measure that fits, and serve all adapters on one base in four bits.*
 #
 # Triage is *extraction*: values are read out of a message. A desk has other jobs: to answer the customer (*generation*), to tell a colleague in one sentence
-# what it is about (*summarization*), and to sort by one value (*classification*). For some messages the data folder holds a reply and a summary; the data card
-# says how they were made.
+# what the message is about (*summarization*), and to sort messages by one value (*classification*). For some messages the data folder holds a reply and a
+# summary; the data card says how they were made.
 
 # %%
 sections.begin("3.8")
@@ -997,10 +1001,11 @@ for name, job in jobs.items():
 #
 # ### Measures for texts
 #
-# There is more than one right reply, so exact match does not fit. [*Perplexity*](../book/glossary.md#perplexity) says among how many tokens the model wavers at
-# each place of the given reply; it compares models with the same tokenizer. [*BLEU* and *ROUGE*](../book/glossary.md#bleu-and-rouge) count what a text shares
-# with the given one: BLEU groups of words ([Papineni et al. 2002](https://aclanthology.org/P02-1040)), ROUGE-L the longest common sequence
-# ([Lin 2004](https://aclanthology.org/W04-1013)). A rival that needs no model takes the text that belongs to the most similar training message.
+# There is more than one right reply, so exact match does not fit. [*Perplexity*](../book/glossary.md#perplexity) says among how many equally likely tokens the
+# model seems to choose at each place of the given reply; only models with the same tokenizer can be compared by it. [*BLEU* and
+# *ROUGE*](../book/glossary.md#bleu-and-rouge) measure how much a text shares with the given one: BLEU counts common groups of words ([Papineni et al.
+# 2002](https://aclanthology.org/P02-1040)), ROUGE-L takes the longest common sequence ([Lin 2004](https://aclanthology.org/W04-1013)). For comparison, a
+# baseline without a model answers with the text that belongs to the most similar training message.
 
 # %%
 from rouge_score.rouge_scorer import RougeScorer
@@ -1025,10 +1030,10 @@ for name, job in jobs.items():
 pandas.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# What does overlap not see? Compare a reply with two others: one repeats its words with wrong facts, the other says the same in other words.
+# What do these measures miss? We compare one reply with two others: the first repeats its words with wrong facts, the second says the same in other words.
 #
-# And check facts as facts. One kind can be counted: a reply must hold no number that the message does not hold. The given replies obey this by the rules of
-# their making, so they show whether the count works.
+# We also check one kind of fact directly: a reply must hold no number that the message does not hold. The given replies were written under this rule, so if the
+# count works, it finds nothing in them.
 
 # %%
 import re
@@ -1051,14 +1056,15 @@ for name, job in jobs.items():
         print(f"{name}, {who}: {bad} of {len(texts)} hold a number that the customer did not write")
 
 # %% [markdown]
-# A reply can pass this count and still be nonsense. For free text, somebody who knows the job has to read a sample. Perplexity and overlap only warn when
-# something gets worse.
+# A reply can pass this check and still be nonsense. For free text, somebody who knows the job has to read a sample. Perplexity and overlap can only warn that
+# something has become worse.
 #
 # ### Classification without writing
 #
-# Sorting by one value needs no written text. What the frozen lower half makes of a message is a list of numbers, and a linear classifier on top of it, a *head*,
-# is trained in seconds. We average the states over the prompt, and choose on held-out messages how strongly the head is held back. Then we compare it, on the
-# same test messages, with the value in LoRA's tickets and with counting word pairs.
+# To sort messages by one value, a model need not write text. For each token of a message the frozen lower half computes a list of numbers, its hidden state. We
+# average these lists over the prompt and train a linear classifier on the averages, a *head*, which takes seconds. We choose on held-out messages how strongly
+# the head's weights are kept small (*regularization*). Then we compare the head, on the same test messages, with the value in LoRA's tickets and with counting
+# word pairs.
 
 # %%
 from sklearn.pipeline import make_pipeline
@@ -1101,14 +1107,14 @@ for name, one in outcomes.items():
     print(f"{name}: macro-F1 {f1['f1']:.2f} (95 % interval {f1['low']:.2f} to {f1['high']:.2f})")
 
 # %% [markdown]
-# [*Macro-F1*](../book/glossary.md#macro-f1) lets a rare value weigh as much as a frequent one, so report it beside the share that is right. A head is the
-# cheapest fine-tuning there is: it writes no tokens, and answers after half of the layers.
+# In [*macro-F1*](../book/glossary.md#macro-f1) a rare value weighs as much as a frequent one, so report it beside the share that is right. A head is the
+# cheapest fine-tuning of this chapter: it writes no tokens, and needs only half of the layers.
 #
-# ### Two adapters on one base
+# ### Several adapters on one base
 #
-# Now the triage adapter and the others on *one* base in four bits, chosen for each request. The adapters were trained on an unrounded base: does triage still
-# work on the rounded one? And what does it cost to change the adapter between two requests? We take the time until the first token, after a request with the
-# same adapter and after one with another.
+# Now the triage adapter and the others share *one* base in four bits, and each request names the adapter that it wants. They were trained on a base that was
+# not rounded: does triage still work on the rounded one? And what does it cost to change the adapter between two requests? We measure the time until the first
+# token, after a request with the same adapter and after one with another.
 
 # %%
 from slmops_lab.deployment import export, runtime
@@ -1154,11 +1160,12 @@ print(f"With the same adapter a first token takes {numpy.median(waits['same']):.
 print(f"{change['points']:+.1f} ms (95 % interval {change['low']:+.1f} to {change['high']:+.1f}).")
 
 # %% [markdown]
-# All adapters are in memory beside the base, and a request only names one. What a change can cost is small: the runtime keeps what it has read of the system
-# prompt for the next request with the *same* adapter, and reads it anew for another one. If the interval holds zero, no cost can be seen.
+# All adapters are in memory beside the base, so a change loads nothing. But the runtime keeps what it has computed for the system prompt only for a next
+# request with the *same* adapter. With another one it computes this again. If the interval holds zero, no cost was found.
 #
-# Four bits round the base, so the words may differ from PEFT's. If a text above is worse than the one in PyTorch before it, the rounding has done that: the
-# adapters learned on weights that were not rounded. (QLoRA, 3.7, lets them learn on rounded ones.) In 32 bits the words must not differ:
+# A rounded base computes other numbers, so the texts may differ from PEFT's. Where a text above is worse than the one that PyTorch wrote earlier in this
+# section, rounding is the likely cause: the adapters were trained on weights that were not rounded. (With QLoRA, 3.7, they are trained on rounded ones.) In 32
+# bits the texts should be the same:
 
 # %%
 with tempfile.TemporaryDirectory() as scratch:
@@ -1178,13 +1185,14 @@ print(f"{sum(same)} of {len(same)} texts are the same as PEFT's")
 #
 # *You run a fine-tuning and a whole workflow from files, and check what came out.*
 #
-# Olive ([Microsoft](https://microsoft.github.io/Olive/)) does such work from commands and configuration files, which suits a pipeline. The first command trains
-# an adapter. It is printed below as you would type it at a terminal, with the folder of the base model in place of `BASE`; `messages.jsonl` holds one chat in a
-# line. (The course sets `CI=1`, so that Olive reports nothing to its makers, and `HF_HUB_OFFLINE=1`.)
+# Olive ([Microsoft](https://microsoft.github.io/Olive/)) tunes, converts and quantizes models from commands and configuration files, which suits a pipeline.
+# The first command trains an adapter. It is printed below as you would type it at a terminal, with the folder of the base model in place of `BASE`;
+# `messages.jsonl` holds one chat per line. (The course sets `CI=1`, so that Olive reports nothing to its makers, and `HF_HUB_OFFLINE=1`, so that nothing is
+# downloaded.)
 #
-# `olive.command` runs it in a process of its own and looks whether the named file came out, because Olive ends with exit code 0 after some failures. What comes
-# out is an adapter in PEFT's format. We put it on the base and ask held-out messages. (It is the base without our added tokens, so an answer has more tokens here
-# than elsewhere in this chapter.)
+# The course's `olive.command` runs it in a process of its own and checks that the expected file is there, because Olive ends with exit code 0 even after some
+# failures. The result is an adapter in PEFT's format. We put it on the base and compute what the right answers of held-out messages cost. (It is the base
+# without our added tokens, so an answer has more tokens here than elsewhere in this chapter.)
 
 # %%
 from slmops_lab.deployment import olive
@@ -1220,10 +1228,10 @@ share = 100 * counts / sum(len(example["labels"]) for example in plain)
 print(f"Of the tokens of a chat {share:.0f} % are the answer; Olive's loss counts all of them.")
 
 # %% [markdown]
-# So Olive's command also trains the model to write customers' messages: its loss has no mask. That is one reason to look at what a tool does.
+# So Olive's command also trains the model to write customers' messages, because its loss has no mask. Look for such things before you trust a tool.
 #
-# A [*workflow file*](../book/glossary.md#workflow-file) chains steps, which Olive calls passes. Ours is `notebooks/olive_workflow.json`: tune, merge the adapter
-# into the base, quantize to ONNX in four bits, and measure. At a terminal:
+# A [*workflow file*](../book/glossary.md#workflow-file) chains steps, which Olive calls passes. Ours is `notebooks/olive_workflow.json`: tune, merge the
+# adapter into the base, quantize to ONNX in four bits (`k_quant_mixed` keeps some layers in eight), and measure. At a terminal:
 #
 # ```bash
 # olive run --config workflow.json
@@ -1250,10 +1258,10 @@ for name in ("valid", "exact"):
     print(f"(95 % interval {ends['low']:.0f} to {ends['high']:.0f})")
 
 # %% [markdown]
-# Size and speed cannot say whether it is a good model; only a score can. After so few steps and four bits this is a working pipeline, not yet a good model.
+# Size and speed do not say whether the model is good; only a score does. After so few training steps, this is a working pipeline and not yet a good model.
 #
-# Commands change. `olive auto-opt`, which many pages still show, is now `olive optimize`. For four bits it adds a pass that calibrates on a data set from a hub.
-# The course asks no hub, so it fails. Look at the exit code:
+# Commands change from version to version: `olive auto-opt`, which many pages still show, is now `olive optimize`. For four bits it adds a pass that calibrates
+# on a data set from the Hugging Face hub. The course works offline, so this pass fails. Look at the exit code:
 #
 # ```bash
 # olive optimize \
@@ -1272,16 +1280,17 @@ except settings.CourseError as error:
     print(error)
 
 # %% [markdown]
-# In a pipeline, look for the model and score it. The exit code alone proves nothing.
+# In a pipeline, check that there is a model, and score it. The exit code alone proves nothing.
 #
 # ## 3.10 Let a search set the dials
 #
 # *You search for learning rate, rank and scale, and find out how much the winner owes to luck.*
 #
-# A setting that is not learned, such as the rank, is called a [*hyperparameter*](../book/glossary.md#hyperparameter). Optuna
-# ([Akiba et al. 2019](https://arxiv.org/abs/1907.10902)) proposes settings, sees what came of them, and proposes better ones. A trial that looks bad on the way
-# is stopped, or *pruned*: it is compared at the same step with the trials before, and only after the steps in which the learning rate is still warming up. Rank
-# and scale are searched separately, and every trial has the same number of steps. One part of the held-out messages chooses; another part is kept aside.
+# A setting that is chosen and not learned, such as the rank, is called a [*hyperparameter*](../book/glossary.md#hyperparameter). Optuna ([Akiba et al.
+# 2019](https://arxiv.org/abs/1907.10902)) proposes settings, looks at the results, and proposes settings that it expects to be better. A trial is stopped
+# early, or *pruned*, if its loss is higher than the median of complete trials at the same step. Nothing is pruned in the first steps, in which the learning
+# rate is still rising (*warm-up*). Rank and scale are searched separately, and every trial is given the same number of steps. One part of the held-out messages
+# chooses the winner; another part is kept aside.
 
 # %%
 import optuna
@@ -1345,18 +1354,19 @@ for name, one in {"the default": default, "the winner": best}.items():
     print(f"{one.user_attrs['aside'] / tokens_aside:.3f} on the messages kept aside")
 
 # %% [markdown]
-# A winner is chosen because it looks best on the first messages, and part of that is luck. Its lead over the default on the messages kept aside is the
-# honest one. That is why a search never sees the test. Where the default itself wins, the search has cost time and confirmed a setting.
+# The winner is the setting that looks best on the messages that choose, and part of that is luck. Its lead over the default on the messages kept aside does not
+# contain this luck. For the same reason a search must never see the test messages. If the default itself wins, the search has only confirmed a setting.
 #
-# The result of a short search holds for short trainings: a high rate and a high scale are quick at first, and may be too rough in a long training. Scale and
-# rate replace each other in part, so more than one pair is good.
+# A search with short trainings finds settings for short trainings: a high rate and a high scale learn fast at first, and may be too coarse in a long training.
+# A higher scale has partly the same effect as a higher rate, so several pairs can be equally good.
 #
 # ## 3.11 A loss of your own
 #
-# *You weigh the mistake that costs most, and see what it costs elsewhere.*
+# *You give more weight to the mistake that costs most, and see which other mistakes that brings.*
 #
 # The ordinary loss counts every answer token alike. For the desk the mistakes are not alike: an urgent message that is taken for a normal one does harm, the
-# reverse costs a minute. So the token that says `costly_value` shall count twice. By what should such a weighted sum be divided? Compare on two tokens:
+# reverse costs a minute. So the token that says `costly_value` shall count twice. By what should the weighted sum be divided? We compare two ways, on two
+# tokens:
 
 # %%
 sections.begin("3.11")
@@ -1373,8 +1383,8 @@ for name, batch in {"first token alone": [0], "second token alone": [1], "both i
 pandas.DataFrame(table).T.round(2)
 
 # %% [markdown]
-# Divided by the weights of its own batch, a token that is alone in it counts as if it had no weight, and among few tokens the weight is mostly lost. So we
-# divide by the number of tokens, and by the mean weight over the *whole training set*, which is a constant. Then the second token counts twice as much as
+# If we divide by the sum of the batch's own weights, the weight of a token that is alone in its batch cancels out, and among few tokens most of it is lost. So
+# we divide by the number of tokens, and by the mean weight over the *whole training set*, which is a constant. Then the second token counts twice as much as
 # the first, whatever else is in the batch.
 #
 # Which token says the value? We write the ticket with each value of the field, and look for the first token at which the tickets differ.
@@ -1447,16 +1457,16 @@ print("the token that counts more:", repr(tokenizer.decode(choices(gold[0])[0][c
 print(f"found: {in_words(found)}; false alarms: {in_words(alarms)}")
 
 # %% [markdown]
-# A weight moves the border between the values: where more messages are taken for the costly value, some of them are rightly taken for it and some are not. The
-# model makes other mistakes rather than fewer. Which mistakes are worse is a decision of whoever pays for them.
+# A weight moves the border between the values: more messages are taken for the costly value, some of them rightly, some wrongly. So the model trades one kind
+# of mistake for another. Whoever pays for the mistakes has to decide which are worse.
 #
 # ## 3.12 Watch a training overfit
 #
 # *You provoke overfitting, watch it in the notebook and in TensorBoard, and find where to stop.*
 #
 # A model that learns its few messages by heart gets better on them and worse on all others: [*overfitting*](../book/glossary.md#overfitting). To provoke it we
-# take very few messages, many passes over them, and a high learning rate that does not fall. The same numbers go into the files of
-# [*TensorBoard*](../book/glossary.md#tensorboard): while a training runs, `tensorboard --logdir FOLDER` draws them in a browser.
+# take very few messages, many passes over them, and a high learning rate that does not fall. The trainer writes the same numbers into files for
+# [*TensorBoard*](../book/glossary.md#tensorboard); while a training runs, `tensorboard --logdir FOLDER` draws them in a browser.
 
 # %%
 import os
@@ -1498,14 +1508,14 @@ print("- the held-out losses are the same:", bool(numpy.allclose(noted, held_los
 shutil.rmtree(watch_folder)
 
 # %% [markdown]
-# The training loss alone would have looked fine. Cures: stop early, take more messages, fewer passes, a lower rate, fewer weights. The long training of 3.6 was
-# watched and stopped in this way.
+# The training loss alone would have looked fine. To prevent overfitting, stop early, or take more messages, fewer passes, a lower rate or fewer weights. The
+# long training of 3.6 was watched in this way.
 #
 # ### Exercise 3.5: when would it have stopped?
 #
-# Early stopping with a *patience* of $p$ ends a training when $p$ checks in a row have brought no new lowest loss. Then the weights of the lowest one are taken.
-# Write `stops(losses, patience)`: two numbers, the index of the check at which the training ends (the last one if it never stops early), and the index of the
-# check whose weights are taken. Then try `stops(held_losses, 2)`.
+# Early stopping with a *patience* of $p$ ends a training when $p$ checks in a row have brought no new lowest loss. Then the weights of the check with the
+# lowest loss are taken. Write `stops(losses, patience)`. It returns two numbers: the index of the check at which the training ends (the last one if it never
+# stops early), and the index of the check whose weights are taken. Then try `stops(held_losses, 2)`.
 
 # %% tags=["exercise"]
 stops = ...
@@ -1546,13 +1556,13 @@ check(
 #
 # *You kill a training process and let another one finish its work.*
 #
-# Long trainings get killed: by a lack of memory, a closed lid, an expired machine. A [*checkpoint*](../book/glossary.md#checkpoint) holds what is needed to go
-# on: the weights, the optimizer's averages, the place in the data, and the state of the random generators. If nothing is missing, the resumed training ends with
-# exactly the weights of one that was never interrupted.
+# Long trainings get killed: the memory runs out, somebody closes the laptop, a rented machine expires. A [*checkpoint*](../book/glossary.md#checkpoint) holds
+# what is needed to go on: the weights, the optimizer's averages, the schedule of the learning rate, the place in the data, and the state of the random
+# generators. If nothing is missing, the resumed training ends with exactly the weights of one that was never interrupted.
 #
-# We try it with a script in a process of its own, which keeps a checkpoint every second step. The first process runs to its end. The second is watched from
-# outside: as soon as its checkpoint of step 4 is complete it gets the signal `SIGKILL`. The system then ends it, and no line of its code runs any more. The
-# third is started by the same command as the second.
+# We try it with a script that saves a checkpoint every second step, and run it in three processes. The first runs to its end. We watch the second, and kill it
+# as soon as its checkpoint of step 4 is complete: the signal `SIGKILL` ends it at once, so it cannot save anything more. The third is started by the same
+# command as the second, and goes on from that checkpoint.
 
 # %%
 import subprocess
@@ -1621,15 +1631,16 @@ except settings.CourseError as error:
 shutil.rmtree(work)
 
 # %% [markdown]
-# The adapter even has *dropout*, random zeros in each step. They, too, come back with the state of the generators. A damaged checkpoint is refused with a reason.
+# The adapter even has *dropout*: in each step some numbers, drawn at random, are set to zero. The resumed training draws the same ones. The last line is the
+# refusal of a checkpoint that we damaged on purpose.
 #
 # ## 3.14 Too little memory, too slow
 #
-# *You provoke both, and measure what helps.*
+# *You measure what lowers the memory of a training, and which mistakes make it slow.*
 #
-# *Out of memory.* Activations grow with the [*batch*](../book/glossary.md#batch). There are two cures that leave the result as it is. *Accumulation* adds up the
-# gradients of several small batches before each step. *Activation checkpointing* keeps few activations and computes the rest again on the way back
-# ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). Each row makes the same steps with the same messages.
+# *Out of memory.* Activations grow with the [*batch*](../book/glossary.md#batch). Two cures leave the result as it is. *Accumulation* adds up the gradients of
+# several small batches before each step. *Activation checkpointing* keeps few activations and computes the rest again in the backward pass ([Chen et al.
+# 2016](https://arxiv.org/abs/1604.06174)). Each row makes the same steps with the same messages.
 
 # %%
 sections.begin("3.14")
@@ -1668,9 +1679,9 @@ print("the same weights to the last bit:", all(torch.equal(ended[name], resumed[
 print("checkpointing saves memory:", bool(needed["peak, GB"].iloc[2] < needed["peak, GB"].iloc[0]))
 
 # %% [markdown]
-# *Too slow.* These are mistakes that one finds in real training scripts, each made alone, on the forward and backward pass of one batch: padding every message
-# to a fixed length (`padding="max_length"` in many tutorials); computing a frozen lower half in every step; leaving one core idle; starting more threads than
-# there are cores, as two programs on one machine do.
+# *Too slow.* Real training scripts contain mistakes like these. We make each one alone, and time the forward and backward pass of one batch: padding every
+# message to a fixed length (`padding="max_length"` in many tutorials); computing a frozen lower half in every step; using one thread only; starting more
+# threads than there are cores, as two programs on one machine do; and, where the processor has fast 16-bit arithmetic, computing in 32 bits.
 
 # %%
 mistakes = {
@@ -1725,7 +1736,7 @@ plots.show(
 )
 
 # %% [markdown]
-# A factor near 1 says that this machine does not mind. Measure one step before you start a thousand.
+# A factor near 1 means that this mistake costs nothing on this machine. Measure one step before you start a thousand.
 #
 # ## Quiz
 #
@@ -1740,12 +1751,12 @@ quiz.ask(3)
 # ## Take-aways
 #
 # - Look at the data first: copies, leaks, the split, and the labels that the model finds least likely.
-# - Prompt while the job still changes, tune when it repeats.
-# - LoRA trains a few per cent as many weights, and saves memory and storage. Whether it is as good is a question for a paired interval.
+# - Use a prompt while the job still changes; tune when it stays the same.
+# - LoRA trains only a few per cent of the weights, and saves memory and storage. A paired interval says whether it is as good.
 # - Compute memory from shapes before you start, and check the formula where you can measure.
-# - Change one setting at a time. What has chosen a setting does not judge it.
-# - Each job has its measure, and overlap with a given text does not check facts.
-# - Check that a training resumes before you need it, and that a tool left a model before you trust its exit code.
+# - Change one setting at a time. Do not judge a setting on the messages that chose it.
+# - Judge each job by a measure that fits it. Overlap with a given text does not check facts.
+# - Try out that a training can be resumed before you need it. Check that a tool has left a model; its exit code is not enough.
 
 # %%
 print(
@@ -1755,7 +1766,7 @@ print(", ".join(f"{section}: {minutes:.1f}" for section, minutes in sections.end
 claims.table(run.build, "03_fine_tuning")
 
 # %% [markdown]
-# **Further reading:** finding wrong labels ([Northcutt et al. 2021](https://arxiv.org/abs/1911.00068)); a LoRA that also learns the length of each row
-# ([Liu et al. 2024](https://arxiv.org/abs/2402.09353)); a loss for rare cases ([Lin et al. 2017](https://arxiv.org/abs/1708.02002)).
+# **Further reading:** finding wrong labels ([Northcutt et al. 2021](https://arxiv.org/abs/1911.00068)); a LoRA that trains the length of the weight vectors
+# apart from their direction ([Liu et al. 2024](https://arxiv.org/abs/2402.09353)); a loss for rare cases ([Lin et al. 2017](https://arxiv.org/abs/1708.02002)).
 #
-# **Next:** [chapter 4](04_deployment.ipynb) puts the student to work.
+# **Next:** in [chapter 4](04_deployment.ipynb) you deploy the student.

@@ -1,17 +1,18 @@
 # %% [markdown]
 # # 4 Deployment: from a folder of weights to a fleet
 #
-# The student of chapter 2 lives in the training framework, on one machine, with 32 bits for each weight. Its users are at shop tills. In this chapter you
-# shrink the student, serve it, sign it, and send it to a simulated fleet of devices. Then you watch it in use and decide whether a second version may follow.
+# The student of chapter 2 runs in PyTorch on one machine, with 32 bits for each weight. The people who need its answers stand at shop tills. In this chapter
+# you shrink the student, serve it, sign it, and send it to a simulated fleet of devices. Then you watch it in use and decide whether a second version may
+# follow.
 #
 # **You will be able to**
 #
 # - convert a model to ONNX, quantize it in several ways, and explain from the file why one way is better than another;
 # - run it with ONNX Runtime GenAI and in Foundry Local, and make invalid answers impossible;
-# - serve it to OpenAI clients, with limits, and measure how fast it is against how fast it could be;
+# - serve it to OpenAI clients, with limits, and compare its speed with what the machine's memory allows;
 # - pack, sign and register it, and compare it with a budget before it goes out;
 # - plan a staged rollout: how many answers it needs, when it stops early, and how often it is wrong;
-# - watch it in use with little personal data, notice drift, and train and judge a second version.
+# - watch it in use while its log keeps little personal data, notice drift, and train and judge a second version.
 #
 # **You need** chapter 2 (its teacher and student are made first where they are missing), two processor cores and about 7 GB of free memory.
 
@@ -43,7 +44,7 @@ print(f"{len(tests)} test messages, {len(sample)} of them for comparisons, {len(
 # %% [markdown]
 # ## 4.1 What will it run on?
 #
-# *You ask the machine what it can run.*
+# *You look at what this machine can run.*
 #
 # Three things decide how fast a model can answer here: the processor's cores, how fast it reads memory, and the [*execution
 # providers*](../book/glossary.md#execution-provider), the parts of ONNX Runtime that compute on one kind of hardware each. In a terminal, `slmops doctor` prints
@@ -69,24 +70,24 @@ print(f"{settings.threads()} cores read {reach / 1e9:.0f} GB of memory per secon
 print("execution providers:", ", ".join(onnxruntime.get_available_providers()))
 
 # %% [markdown]
-# The provider for the processor is the one that this chapter uses. (The Azure one stands for models in the cloud.) Section 4.14 says what changes with others.
+# This chapter uses the provider for the processor. (The Azure one calls models in the cloud.) Section 4.14 says what changes with others.
 #
 # ## 4.2 Convert and quantize
 #
-# *You convert the student, look into the file, and quantize a model that was never trained for it in several ways.*
+# *You convert the student, look into the file, and quantize in several ways a model that was not trained for it.*
 #
 # ONNX is a file format for the computation itself: a graph of operations, and the weights that they use. The model builder of ONNX Runtime GenAI
-# ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) writes one from the folder of a trained model. It is one command:
+# ([Microsoft](https://github.com/microsoft/onnxruntime-genai)) writes such a file from the folder of a trained model. It is one command:
 #
 # ```shell
 # python -m onnxruntime_genai.models.builder -m STUDENT -o STUDENT-INT4 -p int4 -e cpu -c CACHE --extra_options prune_lm_head=true
 # ```
 #
-# `-p` is the [*precision*](../book/glossary.md#precision) of the weights and `-e` the execution provider. With `prune_lm_head` the graph computes
-# probabilities for the next token only, and not for every token that it reads. The course calls this command through `export.to_onnx`, which also looks
-# whether a model came out.
+# `-p` is the [*precision*](../book/glossary.md#precision) of the weights and `-e` the execution provider. With `prune_lm_head` the graph computes probabilities
+# for the next token only, and not for every token that it reads. The course calls this command through `export.to_onnx`, which also checks that a model came
+# out.
 #
-# For int4, 32 weights in a row become numbers of four bits and share one [*scale*](../book/glossary.md#scale), a number of 32 bits.
+# In int4, 32 weights in a row are stored as numbers of four bits, with one [*scale*](../book/glossary.md#scale) of 32 bits by which all of them are multiplied.
 
 # %%
 from slmops_lab import measure
@@ -117,9 +118,9 @@ plots.show(
 # %% [markdown]
 # ### Look into the file
 #
-# Why are the files as large as they are? The graph knows. Each of its tensors has a number type and a shape, and each is used by some kind of operation. We add
-# up the bytes by operation and number type. `MatMulNBits` multiplies by a matrix of few bits, `MatMul` by a plain one, and the operations with `Gather` in their
-# name look up single rows. `UINT8` holds packed numbers: two of four bits each, or one of eight.
+# Why are the files as large as they are? We look into the graph. Each stored tensor has a number type and a shape, and some kind of operation uses it. We add
+# up the bytes by operation and number type. `MatMulNBits` multiplies by a matrix of few bits, `MatMul` by a plain one, and the operations with `Gather` in
+# their name look up single rows. `UINT8` holds packed numbers: two of four bits each, or one of eight.
 
 # %%
 import math
@@ -156,16 +157,16 @@ for precision, one in stored.items():
     print("   it has", told if len(lookups) else "no table of its own for looking up tokens: it shares the head's")
 
 # %% [markdown]
-# The [*embedding*](../book/glossary.md#embedding) table has two uses. At the beginning a token's row is looked up in it. At the end the same numbers compute the
-# probability of every token (the vocabulary head). A file that stores both uses is larger than its bits promise, above all where the table for looking up stays
-# in fp32.
+# The [*embedding*](../book/glossary.md#embedding) table has two uses. At the beginning, each token's row is looked up in it. At the end, the same numbers
+# compute the probability of every token (the vocabulary head). A file that stores the table twice, once for each use, is larger than its bits promise, above
+# all where the copy for looking up stays in fp32.
 #
 # This matters for speed, too. For each token that is written, the processor reads every matrix once, but only one row of a table that is looked up.
 #
 # ### Exercise 4.1: bytes per token
 #
-# Write `read_per_token(table)`: the bytes that are read for each token. `table` is like those in `stored`. Tensors that are used only by operations whose name
-# begins with `Gather` count with one row, all others as a whole. (An empty `used by` is not read.)
+# Write `read_per_token(table)`: the bytes that are read for each token. `table` is like those in `stored`. Of a tensor that is used only by operations whose
+# name begins with `Gather`, one row is read; all others are read as a whole. (A tensor with an empty `used by` is not read at all.)
 
 # %% tags=["exercise"]
 read_per_token = ...
@@ -205,13 +206,13 @@ check(
 #
 # ### Four bits, several ways
 #
-# Chapter 2 trained the student with rounded weights, so four bits store it as it is. Most models never saw a rounded weight. What happens to them? We take the
-# tuned teacher, with the small vocabulary of 2.5 where chapter 2 has left it.
+# Chapter 2 trained the student with rounded weights, so four bits store it as it is. Most models were not trained in this way. What does rounding do to them?
+# We take the tuned teacher, with the small vocabulary of 2.5 where chapter 2 has saved it.
 #
 # - *rtn* rounds each weight to the nearest level (round to nearest);
 # - *k_quant* searches, block by block, for the scale and the offset with the smallest error;
-# - *GPTQ* ([Frantar et al. 2023](https://arxiv.org/abs/2210.17323)) rounds column by column and moves the weights that are not rounded yet, so that they make up
-#   for the error. It needs messages for this ([*calibration*](../book/glossary.md#calibration)); we give it training messages.
+# - *GPTQ* ([Frantar et al. 2023](https://arxiv.org/abs/2210.17323)) rounds column by column, and changes the weights that are not rounded yet so that they make
+#   up for the error. It needs messages for this ([*calibration*](../book/glossary.md#calibration)); we give it training messages.
 #
 # GPTQ is a pass of Microsoft Olive. Olive reads a workflow, a JSON file that lists the passes in order:
 
@@ -245,9 +246,9 @@ with measure.timed() as elapsed:
 minutes["GPTQ"] = elapsed.seconds / 60
 
 # %% [markdown]
-# We judge them twice. The first measure is what the right answer costs in [*nats*](../book/glossary.md#nat): 0 where the model is certain of it. It notices
-# small harm. Per token it is the logarithm of the [*perplexity*](../book/glossary.md#perplexity). The second measure is exact match, which is what counts. All
-# models read the same messages, so we compare them message by message.
+# We use two measures. The first is what the right answer costs in [*nats*](../book/glossary.md#nat): 0 where the model is certain of it. It shows even small
+# harm. Its mean per token is the logarithm of the [*perplexity*](../book/glossary.md#perplexity). The second is exact match, which is what counts. All models
+# read the same messages, so we compare them message by message.
 
 # %%
 from scipy.special import log_softmax
@@ -334,15 +335,15 @@ for name, folder in rounded.items():
 pandas.DataFrame({name: rounding_in(folder) for name, folder in rounded.items()}).fillna(0).astype(int)
 
 # %% [markdown]
-# The name of a method does not say what it does to the whole model. The graphs do: which products have how many bits, whether a block has an offset (*zero
-# point*) besides its scale, how many numbers share a scale, and in how many bits tokens are looked up.
+# The name of a method does not say what it does to the whole model. The graphs do: they show how many bits each matrix product has, whether a block has an
+# offset (*zero point*) besides its scale, how many numbers share a scale, and whether tokens are looked up in a rounded table.
 #
-# Read the table and the lines above it beside the intervals. Ways that differ in the lookup, or in the offsets, differ in more than the rounding rule. So this
-# comparison cannot say that a rule *itself* is better. A way that leaves the lookup in fp32 buys quality with megabytes. GPTQ changes weights with the help of our
-# training messages, so where it comes out ahead of fp32, part of that may be a little fine-tuning.
+# Read the intervals together with this table. Ways that differ in the lookup or in the offsets differ in more than the rounding rule, so this comparison cannot
+# say that a rule *itself* is better. A way that leaves the lookup in fp32 pays for quality with megabytes. GPTQ changes weights with the help of our training
+# messages. If it does better than fp32, part of that may be a little fine-tuning.
 #
-# A claim such as "int4 is 75 % smaller" needs its base. Against fp16, four bits alone save three quarters; against fp32, seven eighths. Scales, offsets and
-# tables take some of that back. The ledger at the end has this run's number.
+# A claim such as "int4 is 75 % smaller" has to say smaller than what. Against fp16, four bits alone save three quarters; against fp32, seven eighths. Scales,
+# offsets and tables take some of that back. The ledger at the end has this run's number.
 #
 # ## 4.3 Run it
 #
@@ -366,11 +367,13 @@ print(f"{making.prompt_tokens} tokens read, {making.answer_tokens} made, ended b
 # ### Make invalid answers impossible
 #
 # Other programs read the answers, so each has to be valid JSON with known values. *Guided decoding* makes sure of that: at each step, the tokens that would
-# leave a grammar (a set of rules for texts) get no probability ([Willard and Louf 2023](https://arxiv.org/abs/2307.09702)). Our grammar follows from the task's
-# schema: one `value` per field, with the values that the schema lists. It also follows from the message: a copied value (`COPY`) must be a `PIECE` of it.
+# break the rules of a *grammar* get no probability ([Willard and Louf 2023](https://arxiv.org/abs/2307.09702)). Our grammar is made from the task's schema and
+# from the message. For each field it has one `value` with the values that the schema lists, and what is copied (`COPY`), such as an order number, must be a
+# `PIECE` of the message.
 #
-# The student learned to write tickets, so there is little to repair in its answers. The base model of chapter 1 never learned it. We convert the base model to
-# int4 as well, and explain the task to it in the system turn, as in chapter 1. Then both models answer the same messages, free and guided.
+# The student was trained to write tickets, so there is little to repair in its answers. The base model of chapter 1 was not. We convert the base model to int4
+# as well, and explain the task to it in the system turn, as in chapter 1. Then both models answer the same messages, without the grammar (free) and with it
+# (guided).
 
 # %%
 grammar = desk.task.grammar("My TT-42 is late")
@@ -426,14 +429,14 @@ for who in ("base", "student"):
     )
 
 # %% [markdown]
-# A grammar knows which answers are valid, not which one is right. It also gives every answer an end. For a model that was tuned for the task it is a safeguard.
-# For one that was not, it makes answers readable, and exact match shows what they are worth.
+# A grammar says which answers are valid, not which one is right. It also makes sure that an answer ends. For a model that was tuned for the task it is a
+# safeguard. If a model was not, the grammar makes its answers readable for a program, and exact match shows how many of them are right.
 #
 # ## 4.4 Did four bits change the student's answers?
 #
 # *You compare the int4 student with its fp32 twin, message by message.*
 #
-# The student was trained with rounded weights. The fp32 graph and the int4 graph hold the same values.
+# The student was trained with rounded weights, so the fp32 graph and the int4 graph hold the same values. Do they also give the same answers?
 
 # %%
 sections.begin("4.4")
@@ -452,8 +455,8 @@ print(
 scores["1.0.0"].table().round(3)
 
 # %% [markdown]
-# Where an answer differs, it is not because of the weights. The arithmetic differs: on a processor the int4 products may round what they read to eight bits as
-# well (the builder's option `int4_accuracy_level`, [Microsoft](https://github.com/microsoft/onnxruntime-genai)). Sums in another order also differ in the last
+# Where an answer differs, the weights are not the reason. The arithmetic differs: on a processor the int4 products may also round their inputs to eight bits
+# (the builder's option `int4_accuracy_level`, [Microsoft](https://github.com/microsoft/onnxruntime-genai)). And sums in another order differ in the last
 # digits. This run does not tell these reasons apart. Compare with what rounding did to the teacher, which was not trained for it.
 #
 # ## 4.5 The same folder in Foundry Local
@@ -480,7 +483,7 @@ foundry.close()
 print(f"{same} of {len(again)} answers are the same as ONNX Runtime GenAI's, apart from white space at the ends")
 
 # %% [markdown]
-# (Its web service is not used here: in version 2.2 it offers models of the public catalogue, and not a folder that you registered yourself.)
+# (Its web service is not used here: in version 2.2 it offers only models of the public catalogue, no folder that you registered yourself.)
 #
 # ### A template per family
 #
@@ -505,14 +508,14 @@ ours = written.from_string(TEMPLATES["ChatML (Qwen, SmolLM)"]).render(chat=chat)
 print("ours and the tokenizer's own are the same:", ours == official == student.prompt(chat))
 
 # %% [markdown]
-# A model reads the marks of another family as plain text. Keep to the template that it was trained with: it is the only one that anybody tested.
+# A model reads the marks of another family as plain text. Use the template that the model was trained with: no other was tested.
 #
 # ### Exercise 4.2: a broken deployment
 #
-# A colleague has edited `genai_config.json`, the file that tells the runtime how to use the graph. Since then messages are refused, and where one is answered,
-# the answer does not end. The cell makes that folder and shows what happens.
+# A colleague has edited `genai_config.json`, the file that tells the runtime how to use the graph. Since then long messages are refused, and the answer to a
+# short one does not end. The next cell makes such a folder and shows both.
 #
-# Find the entries of `model` in that file that are wrong, and their right values. The files of the trained student say what is right (`config.json` in
+# Find the wrong entries under `model` in that file, and their right values. The files of the trained student say what is right (`config.json` in
 # `student_folder`). Write them as a dict, `repairs = {"entry": value}`, with the wrong entries only.
 
 # %%
@@ -560,8 +563,9 @@ check(
 #
 # *You start an endpoint, ask it with the ordinary client, and send it more than it can take.*
 #
-# Other programs speak to a model over HTTP, mostly in the form that OpenAI's interface made common. `slmops serve FOLDER` does that: on this machine
-# only, with a bearer token, limits on everything a request may ask for, and a queue of limited length. Here it runs in a process of its own.
+# Other programs speak to a model over HTTP, mostly in the form that OpenAI's interface made common. `slmops serve FOLDER` starts such an endpoint. It answers
+# programs on this machine only, asks for a bearer token (a password that comes with each request), limits everything a request may ask for, and has a queue of
+# limited length. Here it runs in a process of its own.
 
 # %%
 from contextlib import ExitStack
@@ -589,7 +593,7 @@ pieces = client.chat.completions.create(model="desk", messages=chats[0], stream=
 print([piece.choices[0].delta.content for piece in pieces])
 
 # %% [markdown]
-# A request that it does not accept gets one sentence. Each of these four is refused for another reason: the token, the limits, the schema, the protocol.
+# The endpoint says in one sentence why it refuses a request. Each of these four is refused for another reason: the token, the limits, the schema, the protocol.
 
 # %%
 stranger = openai.OpenAI(base_url=url, api_key="guessed", max_retries=0)
@@ -610,7 +614,7 @@ for caller, asked in attempts:
 # %% [markdown]
 # ### More clients than it can serve
 #
-# One request runs, three may wait. More clients than that find the queue full and are told when to come back. What is accepted must be answered.
+# One request runs, three may wait. Further requests find the queue full, and their clients are told when to come back. Every accepted request must be answered.
 
 # %%
 crowd = chats[: run.pick(full=40, quick=12)]
@@ -629,14 +633,14 @@ print("four clients are served without an error:", table.loc[4, "answered"] == l
 print("every request was answered or turned away:", bool((table["other"] == 0).all()))
 
 # %% [markdown]
-# One request runs at a time. With up to four clients each waits for the others, so the times grow and the answers per second stay about the same. With eight
-# clients the queue is full: those who are accepted wait no longer than before, and the others are turned away at once. (These clients do not come again. The p99
-# of so few answers is nearly the slowest of them.)
+# Up to four clients wait for one another, so the times grow and the answers per second stay about the same. With eight clients the queue is full: those who are
+# accepted wait no longer than before, and the others are turned away at once. (These clients do not come again. The p99 of so few answers is nearly the slowest
+# of them.)
 #
 # ### Exercise 4.3: when to come back
 #
-# Write `retry_after(waiting, seconds_each)`: what a full queue should tell a client in its `Retry-After` header. It is a whole number of seconds, at least 1, after
-# which everybody who waits now has been answered.
+# Write `retry_after(waiting, seconds_each)`: what a full queue should tell a client in its `Retry-After` header. It is the smallest whole number of seconds, at
+# least 1, after which everybody who waits now has been answered.
 
 # %% tags=["exercise"]
 retry_after = ...
@@ -665,7 +669,7 @@ check(
 # *You measure the student against its teacher, and against the limit that this machine's memory sets.*
 #
 # Four systems answer the same messages: the teacher in PyTorch with 32-bit weights, the int4 student, and two steps between them. Each gets a process of its
-# own, because peak memory belongs to a process. They take turns message by message, so that whatever else this machine does hits all of them.
+# own, because peak memory is measured per process. They take turns message by message, so that other work on this machine slows all of them alike.
 
 # %%
 sections.begin("4.7")
@@ -697,14 +701,14 @@ print(", ".join(f"{name}: {factor:.1f} times as fast" for name, factor in zip(st
 print("peak memory in MB:", {name: round(size / 1e6) for name, size in memory.items()})
 
 # %% [markdown]
-# (In another order the factors would be others. The runtime also keeps what it has computed for the system turn from one message to the next.)
+# (If the steps came in another order, their factors would be different. And ONNX Runtime GenAI, as the course uses it, keeps what it has computed for the
+# system turn from one message to the next; PyTorch here does not.)
 #
 # ### Against the machine's limit
 #
-# For every token that is written, the processor has to read what 4.2 counted: all matrices, and one row of a table that is looked up. It also reads the
-# [*KV cache*](../book/glossary.md#kv-cache), two numbers for each position, layer and entry of the key-value heads. The bandwidth of the memory divided by these
-# bytes is a limit for the tokens per second, unless part of them stays in the processor's own cache. The message itself is read all at once, and there the
-# arithmetic is the limit.
+# For every token that is written, the processor has to read what 4.2 counted: all matrices, and one row of a table that is looked up. It also reads the [*KV
+# cache*](../book/glossary.md#kv-cache): for each position, a key and a value in every layer. The bandwidth of the memory divided by these bytes limits the
+# tokens per second, unless part of them stays in the processor's own cache. The message itself is read all at once, and there the arithmetic is the limit.
 
 
 # %%
@@ -762,15 +766,16 @@ print("peak memory in MB:", {precision: round(peak / 1e6) for precision, peak in
 
 # %% [markdown]
 # `first_ms` in the table is the [*time to first token*](../book/glossary.md#time-to-first-token), `per_second` counts the tokens after it, and `cores` says how
-# many processors were busy. With fewer bits there is less to read, and the rest weighs more: many small operations to start, and the arithmetic of unpacking. If
-# int4 is far from its limit, still fewer bits will not help; fewer layers will. `tests/benchmarks/decoding.py` compares with llama.cpp on the same weights.
+# many processor cores were busy. With fewer bits there is less to read, so other work takes a larger share of the time: starting many small operations, and
+# unpacking the weights. If int4 is far from its limit, still fewer bits will help little; fewer layers will help more. `tests/benchmarks/decoding.py` compares
+# with llama.cpp on the same weights.
 #
 # ## 4.8 A checklist that runs
 #
-# *You ask the model what nobody should ask, see how often an attack changes an answer, and bound how fast the endpoint's memory grows.*
+# *You send hostile messages, see how often an attack changes an answer, and estimate how fast the endpoint's memory grows.*
 #
-# First the endpoint gets messages that are not messages. A schema guides the answers, so they are valid JSON in any case. What can fail is the rest: the endpoint
-# may crash, or it may answer with an order number that does not occur in the message.
+# First the endpoint gets texts that no customer would write. A schema guides the answers, so they are valid JSON in any case. Two things can still go wrong:
+# the endpoint may crash, or it may answer with an order number that does not occur in the message.
 
 # %%
 sections.begin("4.8")
@@ -796,15 +801,17 @@ for name, text in HOSTILE.items():
 print(student.prompt(desk.task.messages(HOSTILE["template marks"])))
 
 # %% [markdown]
-# A ticket for a message that says nothing is still a ticket. If such messages should go to a person, a rule in front of the model has to say so.
+# The student writes a ticket even for an empty message. If such messages should go to a person, a rule in front of the model has to send them there.
 #
-# Two of these messages are worse than they look. A tokenizer reads `<|im_end|>` as the end of a turn wherever it stands, and a NUL ends the whole prompt,
-# instructions included. The runtime (`runtime.defuse`) takes both apart before they get that far; the last output shows the prompt as the model gets it.
+# Two of these messages are more dangerous than they look. A tokenizer reads `<|im_end|>` as the end of a turn wherever it stands, and a NUL character ends the
+# prompt where it stands, so the model does not see the rest. The course's `runtime.defuse` changes both before the tokenizer gets them; the last output shows
+# the prompt as the model reads it.
 #
 # ### Do attacks change answers?
 #
-# Now the attacks are added to ordinary messages whose tickets are known. Nothing guides the student here. We take messages that it gets right, so every loss is
-# due to what was added. The right ticket stays the same, because the added text asks for nothing that the desk can do.
+# Now the attacks are added to ordinary messages whose tickets are known. No grammar guides the student here. We take messages that it gets right, so every
+# ticket that is wrong now is due to the attack. The right ticket stays the same, because the added text asks for nothing that the desk can do. (In capitals,
+# the order number to copy is in capitals, too.)
 
 # %%
 copies = [name for name, kind in desk.task.fields.items() if not hasattr(kind, "values")]
@@ -845,13 +852,14 @@ plots.show(
 print("invalid answers:", ", ".join(f"{name} {count}" for name, count in invalid.items()))
 
 # %% [markdown]
-# Every attack that loses tickets is a gap in the training data: such messages, with their right tickets, belong into the next training. A ticket is all that an
+# An attack that loses tickets shows a gap in the training data: such messages, with their right tickets, belong in the next training. A ticket is all that an
 # attacker can change here. A model whose answers start actions needs a stricter checklist.
 #
 # ### Does it grow?
 #
-# A process that serves for weeks must not grow. Four clients send whole requests, and the endpoint reports its memory after each lot. The first quarter fills
-# buffers. From the others we estimate how much each further request adds, as if each lot were independent of the one before.
+# The memory of a process that serves for weeks must not grow. Four clients send requests in lots, and the endpoint reports its memory after each lot. We leave
+# out the first quarter, in which buffers are filled. From the rest we estimate how much each further request adds, as if each lot were independent of the one
+# before.
 
 # %%
 import re
@@ -890,17 +898,17 @@ print(
 )
 
 # %% [markdown]
-# "No growth was found" is weaker than "it does not grow". The upper end of the interval says how long the endpoint may run before somebody has to restart it. Send
-# more requests, and the interval gets narrower.
+# An interval that holds zero does not prove that the memory stays the same, and one above zero may come from buffers that are still being filled. The upper end
+# says how long the endpoint may run before somebody has to restart it. With more requests the interval gets narrower.
 #
 # ## 4.9 Pack it, sign it, register it
 #
-# *You sign a package, and see harmed, foreign and old ones refused.*
+# *You sign a package, and see how damaged, foreign and old ones are refused.*
 #
-# A folder of weights says nothing about itself. A package says what it is, how it was measured, what it was made from and under which licence. It also lists
-# everything that is in it: a software bill of materials ([*SBOM*](../book/glossary.md#sbom)), here in the form of [CycloneDX](https://cyclonedx.org). First we
-# measure what devices care about, in a fresh process. A release also has to stand up to what runs now. Before the first model that is the counter of word
-# pairs of chapter 2, which costs nothing.
+# A folder of weights does not say where it comes from. A package says what it is, how it was measured, what it was made from and under which licence. It also
+# lists everything that is in it: a software bill of materials ([*SBOM*](../book/glossary.md#sbom)), here in the form of [CycloneDX](https://cyclonedx.org).
+# First we measure, in a fresh process, what matters on a device. A release must also not be much worse than what is in use. Before the first model, that is the
+# counter of word pairs of chapter 2, which needs no model.
 
 # %%
 from slmops_lab.training import teachers
@@ -933,11 +941,12 @@ facts = facts_of(onnx_folders["int4"], scores["1.0.0"], scores["counting"])
 pandas.Series(facts).round(3).to_frame("version 1.0.0")
 
 # %% [markdown]
-# Then comes a signature ([OpenSSF model signing](https://github.com/sigstore/model-transparency)). It covers the hash of every file. The private key that makes
-# it stays at home, and devices get the public key that verifies it. Here it is with a toy folder of two files:
+# Then the package is signed ([OpenSSF model signing](https://github.com/sigstore/model-transparency)). The signature covers the hash of every file. Whoever
+# releases the model makes it with a private key and keeps that key; devices get the public key that verifies it. The first cell tries this on a toy folder of
+# two files.
 #
-# What does a device say to a package in which one bit was changed, to one without a file, to one with a file more, to one that somebody else has signed, and to
-# one that is older than what is installed?
+# Then we pack the student and break copies of the package. What does a device say if one bit was changed, a file is missing, a file was added, somebody else
+# has signed it, or it is older than what is installed?
 
 # %%
 from model_signing import signing, verifying
@@ -1011,8 +1020,8 @@ for how, key, installed in harms:
 # %% [markdown]
 # ### Exercise 4.4: an attacker's version
 #
-# Somebody sends your devices version 0.9.0. You signed it yourself two years ago, and it has a weakness that you have repaired since. Write `accept(folder,
-# installed)`: True for a package that `public`'s owner has signed and that is newer than `installed`, False for any other.
+# Somebody sends your devices version 0.9.0. You signed it yourself two years ago, and it has a weakness that you have repaired since. Write
+# `accept(folder, installed)`: True for a package that is signed with the key of `public`'s owner and is newer than `installed`, False for any other.
 
 # %% tags=["exercise"]
 accept = ...
@@ -1046,8 +1055,8 @@ check(
 #
 # ### The registry
 #
-# A [*registry*](../book/glossary.md#registry) knows every version, and which one is in use. MLflow keeps it in a local database. Its
-# [*aliases*](../book/glossary.md#alias) are names that move: `candidate` for the newest version, `champion` for the one that is in use.
+# A [*registry*](../book/glossary.md#registry) lists every version, and says which one is in use. MLflow keeps it in a local database. Its
+# [*aliases*](../book/glossary.md#alias) are names that can move to another version: `candidate` for the newest version, `champion` for the one that is in use.
 
 # %%
 import mlflow
@@ -1069,15 +1078,16 @@ known = registry.get_model_version_by_alias(desk.task.name, "candidate")
 print(known.version, {key: known.tags[key] for key in ("version", "data_sha256", "exact_match", "made_by")})
 
 # %% [markdown]
-# From a device's version number one gets back to the data that it was made from. That is what [*lineage*](../book/glossary.md#lineage) is for.
+# With these tags you get from the version number on a device back to the data that the model was made from. This record is called
+# [*lineage*](../book/glossary.md#lineage).
 #
 # ## 4.10 The gate
 #
 # *You compare the release with a budget.*
 #
-# A candidate becomes the champion if it keeps its budget on the kind of device that it is meant for (the [*gate*](../book/glossary.md#gate)). Budgets are a file,
-# `notebooks/release_budgets.yaml`. Quality is judged by the lower end of an interval, so that a lucky draw of test messages seldom opens the gate. This is the one
-# place that needs all test messages: with fewer of them the lower end would be lower.
+# A candidate becomes the champion if it keeps the budget of the kind of device that it is meant for. This check is the [*gate*](../book/glossary.md#gate), and
+# the budgets are in a file, `notebooks/release_budgets.yaml`. The gate judges quality by the lower end of an interval, so that a lucky draw of test messages
+# seldom lets a bad version pass. It takes all test messages, because with fewer of them the lower end would be lower.
 
 # %%
 from slmops_lab.deployment import gate
@@ -1100,14 +1110,15 @@ pandas.concat(checked).round(3)
 #
 # ## 4.11 A staged rollout
 #
-# *You compute how many answers a canary needs, build an alarm that may look at any time, and simulate how often both go wrong.*
+# *You compute how many answers a canary needs, build an alarm that may look at any time, and simulate how often a rollout ends wrongly.*
 #
-# Nobody sends a new version to every device at once. Groups get it one after the other, and the first group, the [*canary*](../book/glossary.md#canary), is
-# small. People correct some answers, and these judged answers are our sample. How many of them does the canary need to show that a version is 5 points worse?
+# A new version should not go to every device at once. Groups of devices get it one after the other, and the first group, the
+# [*canary*](../book/glossary.md#canary), is small. People correct some answers, and these judged answers are our sample. How many of them does the canary need
+# to show that a version is 5 points worse?
 #
 # The formula is for two proportions in groups of unequal size ([Fleiss, Tytun and Ury 1980](https://doi.org/10.2307/2529990)). A canary of 2 % leaves 49 times
-# as many devices on the old version, so the old version's share is known well, and only the canary's own sample is small. The test is one-sided: we ask whether
-# the new version is *worse*. A version that is 5 points worse should be found with a probability of 90 %.
+# as many devices on the old version, so we know well how often the old version is right, and only the canary's own sample is small. The test is one-sided: we
+# ask whether the new version is *worse*. A version that is 5 points worse should be found with a probability of 90 %.
 
 # %%
 from slmops_lab.operations import canary, rollout
@@ -1131,21 +1142,22 @@ for drop in (0.02, 0.05, 0.1):
 pandas.DataFrame(rows).T.rename_axis("drop")
 
 # %% [markdown]
-# Half the drop needs about four times the answers. (Why the odd level? Three groups look once each. An equally good version should be stopped in at most 5 % of all
-# rollouts. We give the three looks 4 % together, and keep 1 % for an alarm.)
+# To show half the drop takes about four times the answers. (Where does the level `0.04 / 3` come from? An equally good version should be stopped in at most 5 %
+# of all rollouts. Each of the three groups is tested once, and these three looks get 4 % together. The last 1 % is for an alarm.)
 #
 # ### An alarm that may look at any time
 #
-# A version that is never right should not have to collect all these answers before it is stopped. But who looks at a test again and again, and stops as soon as it
-# says "worse", finds something worse by chance. The alarm below may look as often as it likes:
+# A version that is never right should be stopped long before all these answers have come in. But if we repeat an ordinary test again and again, and stop as
+# soon as it says "worse", chance will make it say so sooner or later. The alarm below may look as often as it likes:
 #
 # 1. Before each look we guess, from the answers so far, how often each version is right.
-# 2. Then we ask how much better this guess explains the fresh answers than the best guess in which both are equally right, and multiply these ratios over all looks.
+# 2. Then we compute how many times likelier the fresh answers are under this guess than under the nearest guess in which both are equally right. We multiply
+#    these ratios over all looks.
 # 3. If the new version is not worse, the product reaches 100 with a probability of at most 1 %, however often we look.
 #
-# Such a ratio is called an e-value ([Turner, Ly and Gruenwald 2024](https://doi.org/10.1016/j.jspi.2023.106116)). A strict level for looks on the way and nearly
-# the whole level for the planned ones is an idea from clinical trials ([Haybittle 1971](https://doi.org/10.1259/0007-1285-44-526-793)). Here is one look as a
-# draft, with logarithms, so that products become sums. Each version is counted as (right, all).
+# Such a ratio is called an e-value ([Turner, Ly and Gruenwald 2024](https://doi.org/10.1016/j.jspi.2023.106116)). Clinical trials share out the level in the
+# same way: little of it for looks on the way, nearly all of it for the planned ones ([Haybittle 1971](https://doi.org/10.1259/0007-1285-44-526-793)). Here is
+# one look as a draft, with logarithms, so that products become sums. Each version is counted as (right, all).
 
 
 # %%
@@ -1169,9 +1181,10 @@ for name, new_right in (("as good", round(before * 20)), ("never right", 0)):
     print("the library says the same:", math.isclose(told, canary.evidence(past, fresh), abs_tol=1e-9))
 
 # %% [markdown]
-# Does it keep its promise? The library simulates rollouts with versions whose share of right answers we choose, and counts how often each plan stops them. The
-# first plan has only the groups' own looks, the second one has the alarm too. As in [Eclipse hawkBit](https://eclipse.dev/hawkbit/rollout-management/), a group
-# also has to install well: it passes when nine of ten updates have succeeded, and everything stops when one in twenty has failed.
+# Does the alarm stay within its 1 %? The library simulates rollouts with versions whose share of right answers we choose, and counts how often each plan stops
+# them. The first plan has only the groups' own looks, the second one has the alarm too. In the fleet below, updates count as well, as in [Eclipse
+# hawkBit](https://eclipse.dev/hawkbit/rollout-management/): a group can pass only when nine of ten of its devices run the new version, and everything stops
+# when one in twenty updates has failed.
 
 # %%
 groups = [
@@ -1206,8 +1219,8 @@ print(f"One that is 5 points worse is stopped in {percent.loc['5 points worse, a
 # %% [markdown]
 # ### When people correct only what annoys them
 #
-# All this takes the judged answers as a random sample. People who correct what they notice judge wrong answers more often than right ones. If they do so alike for
-# both versions, the odds of being right shrink by the same factor for both, and their ratio stays ([Cornfield
+# All this assumes that the judged answers are a random sample. But people who correct what annoys them judge wrong answers more often than right ones. If they
+# do so alike for both versions, the odds of being right shrink by the same factor for both, and the ratio of the odds stays the same ([Cornfield
 # 1951](https://doi.org/10.1093/jnci/11.6.1269)). If they look harder at the new version, or have got used to the mistakes of the old one, no test can help.
 
 # %%
@@ -1232,9 +1245,9 @@ pandas.DataFrame(rows).T.round(1)
 #
 # ### Exercise 4.5: decide a rollout
 #
-# Write `decide(new_right, new_all, old_right, old_all, evidence)` for the canary: "roll back", "next group" or "wait". `evidence` is the sum of the logarithms from
-# all looks. Use `plan.alarm`, `plan.alpha`, `needed`, and `canary.p_worse(new_right, new_all, old_right, old_all)`, the p-value of the group's own look. That look
-# comes once, when both versions have `needed` judged answers.
+# Write `decide(new_right, new_all, old_right, old_all, evidence)` for the canary. It returns "roll back", "next group" or "wait". `evidence` is the sum of the
+# logarithms of the ratios from all looks. Use `plan.alarm`, `plan.alpha`, `needed`, and `canary.p_worse(new_right, new_all, old_right, old_all)`, the p-value
+# of the group's own look. There is only one such look, as soon as both versions have `needed` judged answers.
 
 # %% tags=["exercise"]
 decide = ...
@@ -1276,10 +1289,10 @@ check(
 #
 # ### The fleet
 #
-# The fleet is **simulated**: links, breakdowns, offline hours, customers. Two things in it are real. How often a version is right comes from the answers measured
-# above. And some devices of the canary really verify the package and run the model in it.
+# The fleet is **simulated**: links, breakdowns, offline hours, customers. Two things in it are real: how often a version is right comes from the answers
+# measured above, and some devices of the canary really verify the package and run the model in it.
 #
-# Somebody signs a smaller student, which chapter 2 has trained for a comparison, and sends it past the gate.
+# Now somebody signs a smaller student, which chapter 2 has trained for a comparison, and sends it out without asking the gate.
 
 
 # %%
@@ -1347,12 +1360,13 @@ def shown(history, takeaway):
 shown(history, f"{controller.state['status']}: at most {most:,} of {devices:,} devices ever ran 1.1.0")
 
 # %% [markdown]
-# If the status is `rolled back`, judged answers of a few devices have stopped it. If it is `done`, the version was not measurably worse than the one in use, and
-# the plan was right to let it through. Devices that are off when the others go back do so when they are on again, without a download: the old package is still
-# there.
+# If the status is `rolled back`, the judged answers of a few devices were enough to stop the version. If it is `done`, the answers did not show that it is
+# worse than the one in use. Devices that are off during the rollback go back as soon as they are on again. They download nothing, because they have kept the
+# old package.
 #
-# What if somebody changes the package on its way? And what if the controller dies? It writes each decision into a file before anything happens, so that another
-# one can go on from there. We drop one in the middle of the rollout of 1.0.1, which is the same model packed again.
+# What if somebody changes the package on its way? And what if the *controller* dies, the program that decides when the next group follows? It writes each
+# decision into a file before anything happens, so that another controller can go on from there. We drop one in the middle of the rollout of 1.0.1. This is the
+# same model packed again, so if the plan stops it, that is one of the false alarms that we have just simulated.
 
 # %%
 fleet, controller = roll_out(second, in_use, scores["hasty"], "tampered", tampered=True)
@@ -1379,10 +1393,11 @@ shown(history, f"Controller dropped at hour 12, replaced at hour 18: {controller
 #
 # *You read the endpoint's metrics, measure what its log hides and what it does not, and find drift.*
 #
-# The endpoint of 4.6 counts what it does. Its metrics have the form of [Prometheus](https://prometheus.io/docs/concepts/data_model/) and names after
-# [OpenTelemetry's conventions](https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Prometheus reads them from time to time, and evaluates alerting
-# rules, a file of their own. Each rule is an expression that must not be true for long. We print the rules and evaluate two of them by hand, over all that the
-# endpoint has done in this chapter (Prometheus would take the last five minutes).
+# The endpoint of 4.6 counts its requests, their times and their errors. It offers these metrics in the form of
+# [Prometheus](https://prometheus.io/docs/concepts/data_model/), a monitoring program, with names after [OpenTelemetry's
+# conventions](https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Prometheus reads them from time to time, and evaluates alerting rules from a
+# file. Each rule is an expression, and an alert is raised if it stays true for too long. We print the rules, and compute by hand what two of them watch, over
+# all that the endpoint has done in this chapter (Prometheus would take the last five minutes).
 
 # %%
 import yaml
@@ -1407,10 +1422,10 @@ print(f"{turned:.0f} requests found the queue full, most of them in 4.6, where w
 # %% [markdown]
 # ### A log without personal data
 #
-# The endpoint also writes a line for each request. Rules replace what may point to a person by the kind of thing that stood there:
+# The endpoint also writes a line for each request into a log. Rules replace what may point to a person by its kind, such as `[email]`.
 #
-# Which kinds does it find, and which not? We put made-up examples of each kind into a message, and count those that are gone from the log. The order numbers are
-# those in our messages, usual and drifted.
+# Which kinds do the rules find, and which not? We put made-up examples of each kind into a message, apply the rules, and count the examples that are gone. The
+# order numbers are those in our messages, usual and drifted.
 
 # %%
 from slmops_lab.deployment.endpoint import observability
@@ -1458,18 +1473,19 @@ print("not promised:", ", ".join(kind for kind in gone if kind not in promised) 
 print("without its text a line still holds:", ", ".join(key for key in line if key not in ("text", "answer")))
 
 # %% [markdown]
-# The promise is small, then: the log hides the kinds in the first line, as far as a handful of examples can show it. A name or an address has no form that a rule
-# could know. Where a log may not hold them, it must not keep the text at all. The other columns are enough for metrics.
+# So we can promise little: the log hides the kinds in the first line, as far as a handful of examples can show. A name or an address has no form that a rule
+# could recognise. A log that must not hold them must not keep the text at all. The other columns are enough for metrics.
 #
 # ### Drift
 #
-# Customers change, and nobody says so ([*data drift*](../book/glossary.md#data-drift)). We compare what comes in with what came in before: the length, the words
-# that the training never saw, the capitals, and what the model answers ([Rabanser et al. 2019](https://arxiv.org/abs/1810.11953)). For numbers, the
-# Kolmogorov-Smirnov test asks how far apart the two distributions are at most. For labels, the chi-squared test asks whether the labels are distributed
-# differently in the two groups of messages than chance allows. Four looks ring more often than one, so each p-value is multiplied by the number of looks.
+# What customers write changes, and nobody announces it ([*data drift*](../book/glossary.md#data-drift)). We compare new messages with earlier ones: the length,
+# the share of words that the training messages do not hold, the share of capitals, and what the model answers ([Rabanser et al.
+# 2019](https://arxiv.org/abs/1810.11953)). For numbers, the Kolmogorov-Smirnov test takes the largest distance between the two cumulative distributions. For
+# labels, the chi-squared test asks whether the two groups differ by more than chance. Four tests give more false alarms than one, so each p-value in the table
+# has been multiplied by the number of tests.
 #
-# An alarm is worth what its false alarms cost. We draw windows from the usual messages and compare them with the rest: how often does it ring for nothing? And how
-# often does it find the shift in so few new messages?
+# An alarm that often rings for nothing is soon ignored. We draw windows of usual messages, compare each with the rest of them, and count the false alarms. Then
+# we draw windows of drifted messages: how often does the alarm find the shift in so few of them?
 
 # %%
 words_of = re.compile(r"[^\W\d_]+")
@@ -1514,21 +1530,21 @@ plots.show(
 )
 
 # %% [markdown]
-# (The windows overlap, so the intervals are a little too narrow.) Drift says that the messages changed. It does not say that the answers got worse; only tickets
-# that somebody has checked can say that.
+# (The windows overlap, so the intervals are a little too narrow.) Drift means that the messages changed. Only tickets that somebody has checked can say whether
+# the answers got worse.
 #
 # ## 4.13 Close the loop
 #
-# *You train a second version on drifted messages, choose its settings on others, and let the gate decide about it with others again.*
+# *You train a second version on drifted messages, choose its learning rate on others, and let the gate judge it on a third part.*
 #
-# Somebody gives the drifted messages their tickets, which costs money. We split them at random into three parts, and each has one job: version 2 learns from the
-# first, the second chooses its settings, and the third judges. What has chosen a setting does not judge it. Half of the messages judge, because the gate
-# looks at the lower end of an interval, and few messages make a wide one. From here on the grammar of 4.3 guides all answers: drifted messages have order
-# numbers of a new shape, and a copied one then stands in the message at least.
+# People have to write the right tickets for the drifted messages, which costs money. We split these messages at random into three parts: version 2 learns from
+# the first, we choose its learning rate on the second, and the third judges it. Half of the messages judge, because the gate looks at the lower end of an
+# interval, and with few messages the interval is wide. From here on the grammar of 4.3 guides all answers: drifted messages have order numbers of a new shape,
+# and with the grammar a copied number at least stands in the message.
 #
-# Version 2 is the student that goes on learning, from the drifted messages and, so that it forgets little, from twice as many of its old ones. As in chapter 2 its
-# lower half is [*frozen*](../book/glossary.md#frozen), and its weights stay rounded, so that four bits store what it learns. Three learning rates are tried. The one
-# with the fewest nats on the messages to choose by goes on.
+# Version 2 is the student, trained further on the drifted messages and, so that it forgets little, on twice as many of its old ones. As in chapter 2 its lower
+# half is [*frozen*](../book/glossary.md#frozen), and its weights are rounded while it learns, so that four bits store what it has learned. We try three
+# learning rates and take the one with the fewest nats on the messages to choose by.
 
 # %%
 from slmops_lab.evaluation import generation
@@ -1582,9 +1598,9 @@ print(f"chosen: {chosen:g}")
 # %% [markdown]
 # ### Exercise 4.6: a version of your own
 #
-# Train a version in under a minute that costs fewer nats on the messages to choose by than the mean of the three tries. Call `learned_again("mine", records,
-# learning_rate, epochs)`. `records` may come from `learn_from`, `desk.train` and `desk.test`, but not from the messages that choose or judge. Put what it returns
-# into `my_version`.
+# Train a version in under a minute whose right answers cost fewer nats, on the messages to choose by, than in the mean of the three tries. Call
+# `learned_again("mine", records, learning_rate, epochs)`. `records` may come from `learn_from`, `desk.train` and `desk.test`, but not from the messages that
+# choose or judge. Put what it returns into `my_version`.
 
 # %% tags=["exercise"]
 my_version = ...
@@ -1616,12 +1632,12 @@ check(
 #
 # ### May it ship?
 #
-# The chosen version is converted, and the int4 files answer the test messages and the messages to judge by. The gate asks for both, because the fleet gets both:
-# usual messages as before, and drifted ones.
+# We convert the chosen version to int4, and it answers the test messages and the messages to judge by. It has to pass the gate on both, because the fleet gets
+# both: usual messages as before, and drifted ones.
 #
-# A version that passes goes the way of every version: packed, signed, registered, canary, fleet. There, customers now write as the drifted messages do. A version
-# that does not pass does not ship, even if it is better than what is in use: the budget was set before anybody saw the numbers. The old version stays, and the
-# refusal says what is missing.
+# A version that passes is packed, signed, registered, and sent to the canary and then to the fleet, where customers now write as in the drifted messages. A
+# version that does not pass is not shipped, even if it is better than the one in use: the budget was set before anybody saw the numbers. The old version stays,
+# and the refusal says what is missing.
 
 # %%
 with artifacts.save(run, "student-2", settings={"from": "student", "learning_rate": chosen}) as folder:
@@ -1735,8 +1751,8 @@ plots.show(
 # | NPU, the part of newer processors that is made for neural networks | the maker's provider, such as QNN (Qualcomm), OpenVINO (Intel) or Vitis AI (AMD) | weights *and* activations in whole numbers, as a rule | a graph with fixed shapes, compiled with the maker's tools, and calibrated | not possible: our model builder has no such target |
 # | phone | ONNX Runtime's own builds for Android and iOS, or another runtime | as on the processor | an app around the files; for LiteRT or ExecuTorch also an export from PyTorch | the files; not the app |
 #
-# The providers are listed by [ONNX Runtime](https://onnxruntime.ai/docs/execution-providers/). Where the tools allow it, we make the files here. A graph for a GPU
-# can be written without one:
+# [ONNX Runtime](https://onnxruntime.ai/docs/execution-providers/) lists its providers. Where the tools allow it, we make the files here: a graph for a GPU can
+# be written on a machine without one.
 
 # %%
 import subprocess
@@ -1771,16 +1787,16 @@ for target, folder in elsewhere.items():
 pandas.DataFrame(rows).T
 
 # %% [markdown]
-# What this chapter has built around the model stays as it is on other hardware: the tokenizer, the template, the grammar, the package, the gate, the rollout. What
-# has to be measured again is everything with a number: speed, memory, and the answers themselves, because other hardware computes in other numbers. A budget file
-# has one profile per kind of device for this reason. A GPU reads its memory faster than a laptop, so starting the operations may weigh more than reading. It pays
-# most when many requests run as one batch. We have not measured that.
+# What this chapter has built around the model stays as it is on other hardware: the tokenizer, the template, the grammar, the package, the gate, the rollout.
+# Speed, memory and the answers themselves have to be measured again, because other hardware computes with other types of numbers. That is why a budget file has
+# one profile per kind of device. A GPU reads its memory faster than a laptop, so starting the operations may take longer than reading. It is worth most when
+# many requests run as one batch. We have not measured that.
 #
 # For phones, [LiteRT](https://huggingface.co/docs/transformers/community_integrations/litert) is one of the runtimes that start from the PyTorch folder.
 #
 # ## 4.15 Troubleshooting
 #
-# *You provoke the usual failures, and read what is said.*
+# *You provoke the usual failures, and read their messages.*
 
 
 # %%
@@ -1812,12 +1828,13 @@ provoke("start the endpoint, and look at its address", lambda: nobody.models.lis
 # *You settle the claims with this run's numbers.*
 #
 # Each row has what people say, what this run has measured, the goal, and the verdict *here*. The first rows quote a case study with DeepSeek-V3 as teacher and
-# Phi-4-mini as student, the row on int4 a page on quantization (both [Microsoft](https://github.com/microsoft/edgeai-for-beginners), modules 5 and 4). We compare
-# the teacher in PyTorch and fp32 with the student as it is deployed: distillation, runtime and bits together. Chapter 2 let the teacher read in 16 bits where that
-# is faster, so this is not the teacher at its best. The interval of the time comes from resampling the raced messages: it shows how messages differ, not how
-# machines do. Sizes have no interval: they are counted. The page on int4 does not say against what; the row takes fp32, and the line below it fp16.
+# Phi-4-mini as student, the row on int4 a page on quantization (both [Microsoft](https://github.com/microsoft/edgeai-for-beginners), modules 5 and 4). We
+# compare the teacher in PyTorch and fp32 with the student as it is deployed, so distillation, runtime and bits count together. This is not the teacher at its
+# fastest: chapter 2 let it read in 16 bits where that is faster. The interval of the time comes from resampling the messages of the race: it shows how messages
+# differ, not how machines do. Sizes are counted, so they have no interval. The page on int4 does not say smaller than what; the row takes fp32, and the line
+# above the table fp16.
 #
-# For the accuracy both must have answered the same messages. The teacher did so in chapter 2.
+# For the accuracy both must have answered the same messages. The teacher answered them in chapter 2.
 
 # %%
 from slmops_lab.course import claims
@@ -1858,8 +1875,8 @@ print("real devices answered:", len(fleet.real_answers) > 0)
 print("a controller started once only:", list(controller.log["decision"]).count("start") == 1)
 
 # %% [markdown]
-# A claim that is missed here is not refuted: other models, other machines, other data. A claim that held here is not proven either. What you have is your own
-# number, and the cells to make it again.
+# A claim that is missed here is not refuted: it was made for other models, machines and data. A claim that held here is not proven either. You have your own
+# numbers now, and the cells to measure them again.
 #
 # ## Quiz
 #
@@ -1873,14 +1890,14 @@ quiz.ask(4)
 # %% [markdown]
 # ## Take-aways
 #
-# - Look into the file before you explain a result by the name of a method. What is in how many bits decides about size, speed and harm.
-# - A grammar makes every answer valid. An endpoint's limits keep it alive, and a queue refuses in time.
-# - The limit of decoding is memory bandwidth over the bytes that are read. Know how near you are before you optimize.
-# - Sign what you ship, and let devices refuse what is harmed, foreign or old.
-# - A gate looks at the lower end of an interval, for the messages that the fleet gets now.
-# - A canary is as large as what it must notice is small. An alarm may look at any time if it is made for that.
+# - Look into the file before you explain a result by the name of a method. How many bits each part has decides about size, speed and harm.
+# - A grammar makes every answer valid, not right. Limits keep an endpoint running, and a short queue turns clients away before they wait too long.
+# - Memory bandwidth divided by the bytes read per token limits the speed of decoding. Know how near you are before you optimize.
+# - Sign what you ship, and let devices refuse what is damaged, foreign or old.
+# - A gate judges by the lower end of an interval, and on messages like those that the fleet gets now.
+# - The smaller the drop that a canary must notice, the more answers it needs. An alarm may look at any time only if it is made for that.
 # - Judged answers are a sample. If people choose what they judge, it is a biased one.
-# - Promise about a log what you have measured. A claim needs a base, a machine and an interval.
+# - Promise that a log hides something only if you have measured it. A claim has to say against what, on which machine, and with which interval.
 
 # %%
 stack.close()  # the endpoint finishes what is running, and ends
