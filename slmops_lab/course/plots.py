@@ -134,14 +134,20 @@ def dots(values, unit, low=None, high=None, axis=None, log=False, mark=None):
         axis.axvline(mark, color=COLOURS[1], linestyle="--", linewidth=1)
     axis.set_yticks(rows, list(values))
     axis.set_xlabel(unit)
-    axis.margins(x=0.1, y=0.1)
+    axis.margins(x=0.1, y=max(0.1, 0.4 / max(1, len(values) - 1)))  # no point on the frame
     axis.grid(axis="x", alpha=0.3)
     if log:
         axis.set_xscale("log")
         _plain_ticks(axis.xaxis)
     elif min([*values.values(), *(dict(low).values() if low is not None else ())]) >= 0:
-        axis.set_xlim(left=0)
+        _from_zero(axis, "x")
     return axis.figure
+
+
+def _from_zero(axis, side):
+    """Let the x or y axis begin at 0 and end behind the largest value, however narrow the values lie."""
+    largest = getattr(axis.dataLim, f"{side}1")
+    getattr(axis, f"set_{side}lim")(0, 1.08 * largest if largest > 0 else None)
 
 
 def calibration(points, xlabel="mean confidence in %", ylabel="right in % (line: 95 % interval)"):
@@ -213,7 +219,8 @@ def curve(history, unit="loss per answer token (nats)"):
     """Loss over steps of a `trainer.train` history; unit labels the loss. Returns the figure."""
     figure, axis = pyplot.subplots()
     axis.plot(history["step"], history["loss"], marker=".")
-    axis.set(xlabel="training step", ylabel=unit, ylim=(0, None))
+    axis.set(xlabel="training step", ylabel=unit)
+    _from_zero(axis, "y")
     return figure
 
 
@@ -222,7 +229,9 @@ def lines(series, xlabel, ylabel, log=False, markers=True):
     figure, axis = pyplot.subplots()
     for (label, (xs, ys)), marker in zip(series.items(), "os^Dvp", strict=False):
         axis.plot(xs, ys, marker=marker if markers else None, label=label)
-    axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log"} if log else {"ylim": (0, None)}))
+    axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log"} if log else {}))
+    if not log:
+        _from_zero(axis, "y")
     if len(series) > 1:
         axis.legend(frameon=False)
     return figure

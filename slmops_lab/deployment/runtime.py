@@ -322,8 +322,8 @@ class GenAIRuntime:
         if guidance is not None and guidance[0] == "json_schema":
             _refuse_counts(guidance[1])
         ids = self.tokenizer.encode(self.prompt(chat))
-        if longest_prompt is not None and len(ids) > longest_prompt:
-            raise TooLong(f"The messages have {len(ids):,} tokens, at most {longest_prompt:,} are read.")
+        if longest_prompt is not None and len(ids) > (most := min(longest_prompt, self.positions)):
+            raise TooLong(f"The messages have {len(ids):,} tokens, at most {most:,} are read.")
         self._refuse_too_long(len(ids), max_new_tokens)
         length, limits = len(ids) + max_new_tokens, (self.tokenizer, len(ids), max_new_tokens, stop)
         for_one = guidance is not None and guidance[0] != "json_schema"  # a `Task.grammar` is made for one message
