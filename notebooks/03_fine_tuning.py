@@ -1372,6 +1372,41 @@ for name, one in {"the default": default, "the winner": best}.items():
 # A search with short trainings finds settings for short trainings: a high rate and a high scale learn fast at first, and may be too coarse in a long training.
 # A higher scale has partly the same effect as a higher rate, so several pairs can be equally good.
 #
+# ### The same search on more machines
+#
+# Trials do not wait for one another, so they can share out the machines of a cluster, too. [Ray](https://arxiv.org/abs/1712.05889) Tune runs them side by
+# side, and Optuna still proposes their settings, but a proposal only knows the trials that have ended by then. Each trial runs in a process of its own, so it
+# opens the base itself, and the frozen lower half reads the messages again. Ray is not part of the course's installation; without it, the next cell only says
+# what it would do.
+
+# %%
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from slmops_lab.operations.cluster import driver, sweeps
+
+steps, base_folder = search["max_steps"], run.artifacts / "base"
+encoded = [example_of(record) for record in [*gold[: 2 * steps], *held_out[: len(choosers)]]]
+
+
+def on_a_worker(chosen):
+    model, its_tokenizer = models.open_model(base_folder)
+    read = frozen.read(model, its_tokenizer, encoded, still)
+    model = adapters.attach(model, lora_config(scale=chosen["scale"]))
+    how = {"max_steps": steps, "learning_rate": chosen["learning_rate"], "per_device_train_batch_size": 2}
+    with frozen.upper(model, read):
+        trainer.train(model, its_tokenizer, read.examples[: 2 * steps], None, **how)
+        return numpy.mean(generation.nats(model, its_tokenizer, read.examples[2 * steps :]))
+
+
+# %%
+space = {"learning_rate": FloatDistribution(1e-4, 5e-3, log=True), "scale": IntDistribution(1, 16, log=True)}
+if driver.installed():
+    tried = sweeps.sweep(on_a_worker, space, trials=run.pick(full=4, quick=2), seed=run.seed)
+    print(tried.round(4).to_string(index=False))
+else:
+    print(f"With Ray, a cluster would try settings of {' and '.join(space)} here. Install it with {driver.INSTALL}")
+
+# %% [markdown]
 # ## 3.11 A loss of your own
 #
 # *You give more weight to the mistake that costs most, and see which other mistakes that brings.*
