@@ -1719,7 +1719,10 @@ print("by hand and with PEFT the losses are the same within one per cent:", bool
 print("LoRA trains at most 4 % as many weights as the model has:", share_trained <= 4)
 print("the adapter is at least 20 times smaller:", full_bytes / adapter_bytes >= 20)
 print("LoRA needs less memory than full tuning:", results["LoRA"]["peak"] < results["full"]["peak"])
-print("the wrong reply overlaps more:", judged["facts wrong"]["ROUGE-L"] > judged["other words"]["ROUGE-L"])
+print(
+    "the wrong reply overlaps more:",
+    judged["facts wrong"]["ROUGE-L (0 to 1)"] > judged["other words"]["ROUGE-L (0 to 1)"],
+)
 print("text with fp32 weights equals PEFT's:", all(same))
 print("it was killed before its end:", doomed.returncode != 0)
 print("the same weights to the last bit:", all(torch.equal(ended[name], resumed[name]) for name in ended))

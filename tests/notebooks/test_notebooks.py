@@ -74,6 +74,16 @@ def test_of_a_line_with_a_progress_bar_what_comes_after_it_stays():
     assert [o.get("text") for o in left] == ["48 messages\nin 3 s\n", None, "| a | table |\n"]
 
 
+def test_the_readme_has_the_times_of_the_published_run():
+    text, total = (REPOSITORY / "README.md").read_text(encoding="utf-8"), 0.0
+    for source, notebook in BOTH:
+        shown = "".join(texts(o) for c in code_cells(notebook) for o in c.outputs)
+        (took,) = re.findall(r"This chapter took ([\d.]+) minutes and at most ([\d.]+) GB", shown)
+        assert f"| {source.stem} | {took[0]} | {took[1]} |" in text
+        total += float(took[0])
+    assert f"| all | {total:.1f} | |" in text
+
+
 @pytest.mark.parametrize(("source", "notebook"), BOTH, ids=IDS)
 def test_no_path_of_a_machine(source, notebook):
     shown = "\n".join(texts(o) for c in code_cells(notebook) for o in c.outputs)
