@@ -300,7 +300,7 @@ def compared(costs, what):  # each with the first, message by message: {name: me
     middle, reach = gap.mean(), 2.6 * gap.sem()  # 2.6, not 1.96: up to five comparisons at once
     words = {"more": middle[middle > reach].index, "fewer": middle[middle < -reach].index}
     words = "; ".join(f"clearly {word} with {', '.join(names)}" for word, names in words.items() if len(names))
-    unit = f"nats more per right answer than '{first}' (line: 95 % interval, for all at once)"
+    unit = f"nats more per right answer than '{first}' (line: 95 % interval, all at once)"
     plots.show(
         plots.dots(middle, unit, middle - reach, middle + reach, mark=0),
         takeaway=f"Nats: {words}" if words else f"None clearly differs from '{first}'",

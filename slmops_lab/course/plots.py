@@ -63,6 +63,8 @@ def png(figure, takeaway):
         warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support")
         if figure.get_layout_engine() is None:
             figure.tight_layout()
+            if any([_broken(axis) for axis in figure.axes]):
+                figure.tight_layout()
         figure.savefig(file, format="png")
     pyplot.close(figure)
     return file.getvalue()
@@ -93,6 +95,17 @@ def _drawn_by(path):
         font = font_manager.get_font(path)
         return frozenset(font.get_charmap() if font.scalable else ())
     return frozenset()
+
+
+def _broken(axis):
+    """Break the label of an x axis that would leave the figure; says whether there was one."""
+    label, figure = axis.xaxis.label, axis.figure
+    place = label.get_window_extent()
+    room = 2 * min(place.x0 + place.width / 2, figure.bbox.width - place.x0 - place.width / 2) - 8
+    if place.width <= room or "\n" in label.get_text():
+        return False
+    label.set_text(textwrap.fill(label.get_text(), int(len(label.get_text()) * room / place.width)))
+    return True
 
 
 def bars(values, unit, low=None, high=None, axis=None, digits=1):
