@@ -932,12 +932,12 @@ def compared(trials, what):  # each with the first, message by message: (mean na
     plots.show(
         plots.dots(
             middle,
-            f"nats more per right answer than '{first}' (line: 95 % interval, for all at once)",
+            f"nats more per right answer than '{first}' (line: interval)",
             middle - reach,
             middle + reach,
             mark=0,
         ),
-        takeaway=f"Clearly better than '{first}': " + ("; ".join(better.index) or "none of the others"),
+        takeaway=f"Clearly better than '{first}': " + (", ".join(better.index) or "none of the others"),
         alt=f"Points with intervals: how many nats more or less the right answer costs than with '{first}', for {what}.",
     )
     return nats.mean(), better.idxmin() if len(better) else first
@@ -962,8 +962,8 @@ print(
 )
 
 # %% [markdown]
-# We choose the first way unless another one is clearly better. The intervals show how much the result could change with other messages. They do not show how
-# much it could change with another seed or a longer training: a lead after few steps may disappear.
+# We choose the first way unless another one is clearly better. The intervals (95 %, for all comparisons of a figure together) show how much the result could
+# change with other messages. They do not show how much it could change with another seed or a longer training: a lead after few steps may disappear.
 #
 # ### Settings
 #
@@ -1244,7 +1244,7 @@ with artifacts.save(run, "student", settings=facts, metrics=grades) as folder:
 # %% [markdown]
 # Where is the student worse? The first cell compares the fields, the second the values of one field. If we compare many values, one of them may look bad by
 # chance. So we multiply each probability by the number of comparisons ([Dunn 1961](https://doi.org/10.1080/01621459.1961.10482090)), and call a loss clear only
-# if the product is below 0.05.
+# if the product is below 0.05. (The intervals in the second figure are not corrected: each stands for its value alone.)
 
 # %%
 student_pairs = scoring.outcomes(field, tests, student_scores.readings)
@@ -1274,10 +1274,10 @@ changes = {
     f"{value} ({sizes[value]})": ahead(groups[value]["student"], groups[value]["teacher"]) for value in sizes.index[:16]
 }
 ends = pandas.DataFrame(changes).T
-unit = f"student minus teacher, points of {field} found (line: 95 % interval, each on its own)"
+unit = f"student minus teacher, points of {field} found (line: 95 % interval)"
 plots.show(
     plots.dots(ends["points"], unit, ends["low"], ends["high"], mark=0),
-    takeaway=f"The student finds {', '.join(map(str, lost)) or 'no value'} clearly less often than the teacher",
+    takeaway="Clearly less often found than by the teacher: " + (", ".join(map(str, lost)) or "no value"),
     alt=f"For each of the {len(changes)} most frequent values of {field}, with its number of messages: the difference between student and teacher, with an interval.",
 )
 

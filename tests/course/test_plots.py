@@ -31,3 +31,25 @@ def test_a_figure_without_words_is_refused(takeaway, alt):
     with pytest.raises(ValueError, match="a figure needs"):
         plots.show(figure, takeaway, alt)
     pyplot.close(figure)
+
+
+def test_a_label_that_would_leave_its_figure_is_broken():
+    short, long = "points (line: 95 % interval)", "nats more per right answer than with the first of them " * 3
+    for unit in (short, long):
+        figure = plots.dots({"a name that takes a third of the width": 1, "another": 2}, unit)
+        plots.png(figure, "Two points")
+        label = figure.axes[0].xaxis.label
+        place = label.get_window_extent()
+        assert place.x0 >= 0 and place.x1 <= figure.bbox.width
+        assert ("\n" in label.get_text()) == (unit == long)
+
+
+def test_an_axis_from_zero_ends_above_its_largest_value():
+    narrow = [900, 901, 902]
+    line = plots.lines({"memory": ([1, 2, 3], narrow)}, "requests", "MB").axes[0]
+    point = plots.dots({"a": 900, "b": 902}, "MB").axes[0]
+    for low, high in (line.get_ylim(), point.get_xlim()):
+        assert low == 0 and high > 1.05 * 902
+    low, high = plots.lines({"loss": ([1, 2], [0, 0])}, "steps", "nats").axes[0].get_ylim()
+    assert low == 0 < high
+    pyplot.close("all")
