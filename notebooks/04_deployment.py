@@ -1342,6 +1342,7 @@ print(f"{devices:,} devices, {history['hour'].iloc[-1]:.0f} simulated hours")
 print(controller.log.to_string(index=False))
 
 
+# %%
 def shown(history, takeaway, moments=()):
     marks = {name: (history["hour"], history[name].clip(lower=1)) for name in ("new version", "update failed")}
     figure = plots.lines(marks, "hours since the start", "devices (logarithmic, at least 1)", markers=False)
