@@ -13,8 +13,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
 from slmops_lab import measure
 from slmops_lab.errors import CourseError
 from slmops_lab.files import write_json
@@ -181,6 +179,8 @@ class Sections:
 
 def _bars_on_the_page():
     """tqdm writes to stderr, for which JupyterLab leaves a red strip when a bar has gone: here it writes to stdout."""
+    from tqdm import tqdm  # not at the top, either
+
     tqdm.__init__ = functools.partialmethod(tqdm.__init__, file=sys.stdout)
 
 
