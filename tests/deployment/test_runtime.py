@@ -247,6 +247,9 @@ def test_guidance_that_cannot_be_followed_is_refused(served, guidance):
 def test_a_chat_that_is_too_long_is_not_read(served):
     with pytest.raises(runtime.TooLong, match=r"^The messages have \d+ tokens, at most 5 are read\.$"):
         served.stream(CHAT, longest_prompt=5)
+    endless = [{"role": "user", "content": "red " * 3_000}]
+    with pytest.raises(runtime.TooLong, match=r"tokens, at most 2,048 are read\.$"):  # the model's own limit
+        served.stream(endless, longest_prompt=100_000)
     with pytest.raises(runtime.TooLong, match="more than the 2,048 positions of this model: shorten it"):
         served.stream(CHAT, 2_048)
 
