@@ -322,13 +322,18 @@ def data_import(
     to: Annotated[Path, typer.Option("--out")],
     test: Annotated[Path | None, typer.Option(help="CSV with the test messages")] = None,
     labelled: Annotated[int | None, typer.Option(help="keep N labelled, the rest is the pool")] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="rows without a label are kept: they join the pool")
+    ] = False,
     seed: Annotated[int, typer.Option()] = 0,
     html: Annotated[bool, typer.Option("--html", help="the texts are HTML: keep their words only")] = False,
 ):
     """Make a data folder out of a CSV file: one message and one label per line."""
     from slmops_lab.task import importing
 
-    made = importing.import_csv(csv, text_column, label_column, to, test, labelled, seed, html)
+    made = importing.import_csv(
+        csv, text_column, label_column, to, test, labelled, seed, html, unlabelled=unlabelled
+    )
     print(made.labels.to_string(), *made.notes, sep="\n")
     sizes = ", ".join(f"{count} {name}" for name, count in made.dataset.sizes()["records"].items() if count)
     print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")

@@ -267,6 +267,9 @@ def test_data_import(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "10 train, 6 pool, 4 test" in done.stdout
     assert slmops("data", "check", tmp_path / "mine").returncode == 0
+    source.write_text(source.read_text() + "text 20,\n")
+    done = slmops("data", "import", source, *columns, "--out", tmp_path / "all", "--unlabelled")
+    assert done.returncode == 0 and "16 train, 1 pool, 4 test" in done.stdout, done.stderr
     refused(
         slmops("data", "import", source, "--text-column", "msg", *columns[2:], "--out", tmp_path / "b"),
         "has no column 'msg': it has 'message', 'label'.",
