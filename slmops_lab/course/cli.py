@@ -331,9 +331,7 @@ def data_import(
     """Make a data folder out of a CSV file: one message and one label per line."""
     from slmops_lab.task import importing
 
-    made = importing.import_csv(
-        csv, text_column, label_column, to, test, labelled, seed, html, unlabelled=unlabelled
-    )
+    made = importing.import_csv(csv, text_column, label_column, to, test, labelled, seed, html, unlabelled=unlabelled)
     print(made.labels.to_string(), *made.notes, sep="\n")
     sizes = ", ".join(f"{count} {name}" for name, count in made.dataset.sizes()["records"].items() if count)
     print(f"{to}: {sizes}. Use it with: slmops run -p dataset={to}")
