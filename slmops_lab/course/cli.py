@@ -230,7 +230,7 @@ def make(
     labelled: Annotated[int | None, typer.Option(help="keep N labels, the teacher writes the rest")] = None,
     html: Annotated[bool, typer.Option("--html", help="the texts are HTML: keep their words only")] = False,
     base: Annotated[str, typer.Option(help="base model: name, folder or hub id")] = "smollm2-135m",
-    layers: Annotated[int | None, typer.Option(help="of the student, else a third of the base model's")] = None,
+    layers: Annotated[int | None, typer.Option(help="of the student, else half of the base model's")] = None,
     budgets: Annotated[Path | None, typer.Option(help="YAML file with a budget per profile")] = None,
     profile: Annotated[str | None, typer.Option(help="which of the budgets")] = None,
     version: Annotated[str, typer.Option()] = "1.0.0",

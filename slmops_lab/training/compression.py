@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from transformers import AddedToken, AutoTokenizer
 
 from slmops_lab.errors import CourseError
+from slmops_lab.training import trainer
 
 
 def keep_layers(model, keep):
@@ -130,8 +131,9 @@ def add_phrases(model, tokenizer, phrases):
 
 def _with_tables(model, change, new=None):
     """Copy of a model whose embedding tables are what change makes of them, special ids renamed by new."""
-    tables = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
-    changed = {i: torch.nn.Parameter(change(w.detach()), requires_grad=w.requires_grad) for i, w in tables.items()}
+    changed = {
+        id(w): torch.nn.Parameter(change(w.detach()), requires_grad=w.requires_grad) for w in trainer.tables(model)
+    }
     small = copy.deepcopy(model, dict(changed))  # deepcopy's memo leaves the large tables uncopied
     embeddings = small.get_input_embeddings()
     size = embeddings.num_embeddings = small.get_output_embeddings().out_features = len(embeddings.weight)
@@ -195,8 +197,8 @@ def four_bits(model):
     with a straight-through estimator, Jacob et al. 2018, https://arxiv.org/abs/1712.05877).
     """
     linear = [module for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
-    table = model.get_input_embeddings().weight
-    table.data = snap(table.data)
+    for table in trainer.tables(model):
+        table.data = snap(table.data)
     for module in linear:
         parametrize.register_parametrization(module, "weight", _Snapped())
     try:

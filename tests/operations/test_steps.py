@@ -217,19 +217,14 @@ def test_a_model_that_was_refused_is_not_packed(data, tmp_path, scored):
 
 def test_the_minutes_are_shared_out():
     took = {"read": 0.05, "tune": 0.2, "answer": 0.1, "distil": 0.1}
-    told = work.shared_out(600, took, gold=333, train=400, pool=1200)
-    assert told["epochs"] == 3.0 and told["pool"] in (799, 800) and told["seconds"] <= 600
-    assert told["steps"] == int((600 - 3 * 333 * 0.2 - told["pool"] * 0.15) / 0.1 / 2)
-    assert work.shared_out(6000, took, 333, 400, 1200)["steps"] == 3 * 1600  # six epochs of its lessons
-    assert work.shared_out(6000, took, 333, 400, 1200)["pool"] == 1200
-    least = work.shared_out(1, took, 333, 400, 1200)
+    told = work.shared_out(600, took, train=400, pool=1200)
+    label = 0.1 + work.STUDIED * 0.05
+    assert told["epochs"] == 3.0 and told["pool"] == int(120 / label) and told["seconds"] <= 600
+    assert told["steps"] == int((600 - 3 * 400 * 0.2 - told["pool"] * label) / 0.1 / 2)
+    assert work.shared_out(6000, took, 400, 1200)["steps"] == 3 * 1600  # six epochs of its lessons
+    assert work.shared_out(6000, took, 400, 1200)["pool"] == 1200
+    least = work.shared_out(1, took, 400, 1200)
     assert least["epochs"] == 1.0 and least["steps"] == 200 and least["pool"] <= 1
-
-
-def test_held_out_messages_are_not_learned_from():
-    for count in (2, 9, 60, 400, 4000):
-        learn, judge = work.held_out_of(list(range(count)))
-        assert learn + judge == list(range(count)) and 1 <= len(judge) <= 240 and len(learn) >= len(judge)
 
 
 def test_too_few_minutes_are_said_before_the_work(data, tiny_folder, tmp_path):
@@ -339,7 +334,6 @@ def test_wrong_settings_stop_a_graph_before_its_first_step(played, tmp_path):
 
 def test_a_model_that_does_not_beat_counting_gets_a_report_and_no_package(messages, tiny_folder, tmp_path, monkeypatch):
     given = [str(messages), *BOTH, "--out", str(tmp_path / "out"), "--base", str(tiny_folder), "--minutes", "3"]
-    monkeypatch.setattr(work, "held_out_of", lambda records: (records[:-8], records[-8:]))
     none = replace(steps.STEPS["label"], function=lambda **given: work.label(**(given | {"pool": 0})))
     monkeypatch.setitem(steps.STEPS, "label", none)
     with pytest.raises(CourseError, match="The model does not ship: it does not clearly beat counting words"):

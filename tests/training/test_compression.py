@@ -225,6 +225,16 @@ def test_snapped_weights_stay_where_they_are():
     assert torch.allclose(compression.snap(snapped), snapped, atol=1e-6)
 
 
+def test_a_vocabulary_head_of_its_own_is_rounded_as_well(tiny):
+    model, _ = tiny
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    with compression.four_bits(model):
+        pass
+    for table in (model.get_input_embeddings().weight, model.lm_head.weight):
+        assert torch.allclose(compression.snap(table.detach()), table, atol=1e-5)
+
+
 def stored_int4(folder, name):
     """The weight that an int4 graph computes with: (rows, columns)."""
     graph = onnx.load(folder / "model.onnx").graph
