@@ -117,8 +117,17 @@ def smaller_vocabulary(task, model, tokenizer, texts, lessons):
     seen = [*texts, *(tokenizer.decode(example_of(task, one, tokenizer)["input_ids"]) for one in lessons)]
     small, small_tokenizer, _ = compression.keep_vocabulary(model, tokenizer, seen)
     longest = max(len(small_tokenizer(one)["input_ids"]) for one in seen)
-    small.config.max_position_embeddings = min(small.config.max_position_embeddings, max(1024, 2 * longest))
+    _fewer_positions(small.config, max(1024, 2 * longest))
     return small, small_tokenizer
+
+
+def _fewer_positions(config, most):
+    """Let a model know `most` positions: a runtime plans its memory for them. Where they are scaled, they stay."""
+    own, first = config.max_position_embeddings, getattr(config, "original_max_position_embeddings", None)
+    if first in (None, own):  # Phi-3 tells by the difference of the two whether positions are scaled
+        config.max_position_embeddings = min(own, most)
+        if first is not None:
+            config.original_max_position_embeddings = config.max_position_embeddings
 
 
 def cut(teacher, keep, fixed):
