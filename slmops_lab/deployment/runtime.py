@@ -27,6 +27,8 @@ STOPS, STOP_LENGTH = 4, 100  # at most so many stop texts (as OpenAI's API), of 
 GUIDANCE = ("Error creating grammar", "Error computing mask", "Unsupported guidance type", "Guidance type")
 GUIDANCE += ("Error committing tokens",)
 ITEMS = 500  # of an array in a schema at most: the library writes each into its grammar, a billion until memory ends
+# tokens of a prompt that are read in one piece: the library keeps Python's lock meanwhile, so nothing else is answered
+PIECE = 256
 ROOM = 256  # a generator that is kept has room for a multiple of so many tokens: the next message may be longer
 
 
@@ -253,6 +255,15 @@ def _grammar_bytes(text):
     return most("start")
 
 
+def _read_on(generator, ids):
+    """Let a generator read more tokens, in pieces; no piece is one token alone, which is computed in another way."""
+    begin = 0
+    while len(ids) - begin > PIECE + 1:
+        generator.append_tokens(ids[begin : begin + PIECE])
+        begin += PIECE
+    generator.append_tokens(ids[begin:])
+
+
 @dataclass
 class _Reader:
     """A generator that has read a prompt, for how many tokens it has room, and what another answer can use of it."""
@@ -350,7 +361,7 @@ class GenAIRuntime:
             # one token alone is computed in another way than several, so at least two are left to be read
             if 0 < known < len(ids) - 1 and ids[:known].tolist() == kept.constant:
                 kept.generator.rewind_to(known)
-                kept.generator.append_tokens(ids[known:])
+                _read_on(kept.generator, ids[known:])
                 return kept, known
         kept = None  # its memory is free before more is asked for
         system = list(itertools.takewhile(lambda turn: turn["role"] == "system", chat))
@@ -388,7 +399,7 @@ class GenAIRuntime:
             generator = self._og.Generator(self.model, params)
         if adapter is not None:
             generator.set_active_adapter(self.adapters, adapter)
-        generator.append_tokens(ids)
+        generator.append_tokens(ids) if "batch_size" in search else _read_on(generator, ids)
         return generator
 
     def _refuse_too_long(self, prompt_tokens, max_new_tokens):

@@ -1,6 +1,7 @@
 import itertools
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -252,6 +253,23 @@ def test_a_chat_that_is_too_long_is_not_read(served):
         served.stream(endless, longest_prompt=100_000)
     with pytest.raises(runtime.TooLong, match="more than the 2,048 positions of this model: shorten it"):
         served.stream(CHAT, 2_048)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 10, 16, 17, 18, 40])
+def test_a_long_prompt_is_read_in_pieces_of_which_none_is_one_token(monkeypatch, count):
+    monkeypatch.setattr(runtime, "PIECE", 8)
+    read = []
+    runtime._read_on(SimpleNamespace(append_tokens=read.append), list(range(count)))
+    assert list(itertools.chain(*read)) == list(range(count)) and max(map(len, read)) <= 9
+    assert count == 1 or min(map(len, read)) > 1
+
+
+def test_a_prompt_that_is_read_in_pieces_gets_the_same_answer(served, task, monkeypatch):
+    chats = [task.messages(text * 20) for text in ("paint it blue, please ", "one two three ", "x y ")]
+    guided = [None, ("json_schema", json.dumps(task.json_schema()))]
+    whole = [served.generate(chat, 8, guidance=guide) for chat in chats for guide in guided]
+    monkeypatch.setattr(runtime, "PIECE", 16)
+    assert [served.generate(chat, 8, guidance=guide) for chat in chats for guide in guided] == whole
 
 
 def test_a_seed_decides_what_is_drawn(served):
