@@ -57,9 +57,10 @@ print(f"({elapsed.seconds:.1f} seconds on {settings.threads()} cores)")
 # %% [markdown]
 # ### The job
 #
-# The model writes decent English. In this course it has another job: it sorts the messages that customers send to a shop for outdoor gear. For each message it
-# has to write one line of JSON, the [*ticket*](../book/glossary.md#ticket): what the support desk has to do first, how urgent the message is, and the order
-# number, if there is one. A labelling guide says which ticket is right. Read some messages with their tickets, and then the guide:
+# The model writes decent English. In this course it has another job: it sorts the messages that customers send to a shop for outdoor gear. For each message
+# it has to write one line of JSON, the [*ticket*](../book/glossary.md#ticket): what the support desk has to do first, how urgent the message is, and the
+# order number, if there is one. A labelling guide says which ticket is right. (Messages of your own have fields of their own. Without a guide you see below
+# what the model is told.) Read some messages with their tickets, and then the guide:
 
 # %%
 from slmops_lab.task import data
@@ -79,15 +80,17 @@ for line in guide.splitlines():
 print("\nmessages:", {split: len(getattr(desk, split)) for split in data.SPLITS})
 
 # %% [markdown]
-# There are four sets of messages. *train* has tickets to learn from, *pool* has none (chapter 2 uses it). *test* is only for judging: no model learns from it.
-# *drift* is set one year later. All messages were invented for this course: a language model wrote them, many on purpose so that single words mislead, and a
-# program put those of the pool together. The text of the course is about this data set; your own would be another folder with its own schema.
+# There are up to four sets of messages. *train* has tickets to learn from, *pool* has none (chapter 2 uses it). *test* is only for judging: no model learns
+# from it. *drift* is set one year later. The messages of the folder `support_desk` were invented for this course: a language model wrote them, many on
+# purpose so that single words mislead, and a program put those of the pool together. What the text says about messages is about this folder; your own would
+# be another one with its own schema.
 #
 # ### What must a model beat?
 #
 # A score says little until you compare it with another one. The simplest rival only sees which words occur in a message: from them a logistic regression
-# predicts intent and urgency, and the first piece of text that is shaped like an order number of the training messages is taken as the order number. Such a
-# [*baseline*](../book/glossary.md#baseline) is computed in seconds. A language model that does no better is not worth its cost.
+# predicts each field that has a list of values, and for a field that is copied it takes the first piece of text that is shaped like those of the training
+# messages, such as an order number. Such a [*baseline*](../book/glossary.md#baseline) is computed in seconds. A language model that does no better is not
+# worth its cost.
 
 # %%
 from slmops_lab.course import plots
@@ -115,8 +118,8 @@ for place, number in enumerate(missed, 1):
 #
 # ### Exercise 1.1: would you do better?
 #
-# The cell above ends with five messages in which counting words got one field wrong. Use the guide, and write a list with the right value of that field for
-# each of them, in their order. Your list should agree with the labels in all messages but one at most.
+# The cell above ends with up to five messages in which counting words got one field wrong. Use the guide, if there is one, and write a list with the right
+# value of that field for each of them, in their order. Your list should agree with the labels in all messages but one at most.
 
 # %% tags=["exercise"]
 my_labels = ...
@@ -144,7 +147,7 @@ check(
 #
 # ### Does the base model do the job?
 #
-# The next cell prints what the model is asked. The question explains the fields. It holds no solved example, which is called
+# The next cell prints what the model is asked. The question names the fields and their values. It holds no solved example, which is called
 # [*zero-shot*](../book/glossary.md#zero-shot).
 
 # %%

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 2 Distillation: a large model teaches a small one
 #
-# The model of this course has 30 layers, and every message has to pass through all of them. *Distillation*
-# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains a smaller model, the [*student*](../book/glossary.md#student), to answer like a larger one,
-# the [*teacher*](../book/glossary.md#teacher), on the same messages. At the end of this chapter you have a student that answers much faster than its teacher,
-# and you can say how much worse it is, how much time and memory it saves, and how much of that is due to distillation.
+# SmolLM2-135M, the model of this course, has 30 layers, and every message has to pass through all of them. *Distillation* ([Hinton et al.
+# 2015](https://arxiv.org/abs/1503.02531)) trains a smaller model, the [*student*](../book/glossary.md#student), to answer like a larger one, the
+# [*teacher*](../book/glossary.md#teacher), on the same messages. At the end of this chapter you have a student that answers much faster than its teacher, and
+# you can say how much worse it is, how much time and memory it saves, and how much of that is due to distillation.
 #
 # **You will be able to**
 #
@@ -128,8 +128,9 @@ print("the same text:", tokenizer.decode(shorter) == base_tokenizer.decode(count
 # *You train the upper half of the model, watch the loss on messages that it does not learn from, and stop when that loss no longer falls.*
 #
 # We split the labelled messages in two. The teacher learns from `gold`, whose tickets we take as right ([*gold labels*](../book/glossary.md#gold-labels); the
-# data card says how they were made). With `held_out` we make choices: when to stop, which labels to trust, how to train. A setting that looks best on these
-# messages was partly lucky on them, so its results on them are a little too good. We draw conclusions only from `tests`, the test messages.
+# data card of the course's data says how they were made). With `held_out` we make choices: when to stop, which labels to trust, how to train. A setting that
+# looks best on these messages was partly lucky on them, so its results on them are a little too good. We draw conclusions only from `tests`, the test
+# messages.
 #
 # The lower half of the layers is [*frozen*](../book/glossary.md#frozen): its weights are not trained. What it computes for a message is then the same in every
 # pass, so we compute it once and keep it. [Lee et al. 2019](https://arxiv.org/abs/1911.03090) found for BERT and RoBERTa that training the last quarter of the
@@ -275,7 +276,7 @@ print("It is worth copying." if lead["low"] > 0 else "It does not clearly beat c
 
 # %% [markdown]
 # The score does not say what goes wrong, so read up to five of the teacher's mistakes. In which of them would you have given the same wrong answer? (The
-# labelling guide is printed in 1.1.)
+# labelling guide, if there is one, is printed in 1.1.)
 
 # %%
 wrong = [i for i, right in enumerate(teacher_scores.rows["exact"]) if not right][:5]
@@ -341,14 +342,14 @@ print(
 # To label a message takes a person's time, but messages without labels cost nothing. Ours are the [*pool*](../book/glossary.md#pool). The teacher writes a
 # ticket for each of them, a [*pseudo-label*](../book/glossary.md#pseudo-label).
 #
-# Another model can label instead. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address labels
-# in place of ours: a larger one in the cloud, or one on another machine of yours. (Then the held-out messages and the pool leave this machine, and you may have
-# to pay for each of them, once.) Several labellers can work together: where a weaker one disagrees with the teacher, the teacher is wrong more often. Our
-# weaker labellers are the two word counters of 2.3, which cost nothing. To compare rules, all three label held-out messages, whose right tickets we know.
+# Another model can label instead. Set `SLMOPS_TEACHER_MODEL`, `OPENAI_BASE_URL` and `OPENAI_API_KEY`, and any model behind an OpenAI-compatible address
+# labels in place of ours: a larger one in the cloud, or one on another machine of yours. (Then the held-out messages and the pool leave this machine, and you
+# may have to pay for each of them, once.) Several labellers can work together: where another one disagrees with the teacher, the teacher is wrong more often.
+# Our other labellers are the two word counters of 2.3, which cost nothing. To compare rules, all three label held-out messages, whose right tickets we know.
 #
 # A rule takes the three answers to a message and makes the label from them, or it leaves the message out. In a large pool there are enough messages to leave
-# some out, but those that are kept are the easier ones, from which there is less to learn. A vote keeps nearly every message, but in a vote two weak labellers
-# can outvote a strong one.
+# some out, but those that are kept are the easier ones, from which there is less to learn. A vote keeps nearly every message, but if two labellers are weak,
+# they can outvote a strong one.
 
 # %%
 sections.begin("2.4")
@@ -452,7 +453,7 @@ check(
 #
 # ### Label, and check
 #
-# A label has to pass the rule. Its ticket must also be valid JSON with known values, and its order number, if it has one, must occur in the message. Usually
+# A label has to pass the rule. Its ticket must also be valid JSON with known values, and what it copies (an order number) must occur in the message. Usually
 # nobody knows how many pseudo-labels are right. For the course's pool we do know: the right tickets are in a file of their own, `pool_gold.jsonl`. We neither
 # train on them nor choose by them. They only show how good the labels are.
 
@@ -712,8 +713,8 @@ def page(temperature):
 widgets.flip_book({"teacher": {t: page(t) for t in (0.5, 1, 1.5, 2, 4, 8)}}, over="", along="temperature")
 
 # %% [markdown]
-# Up to a temperature of about 2, the few tokens that the teacher finds likely keep most of the probability. At 8 all tokens of the vocabulary have nearly the
-# same probability, so the student could learn little from them.
+# Up to a temperature of about 2, the few tokens that the teacher finds likely keep most of the probability. At 8 most of it lies on the many tokens that the
+# teacher finds unlikely, so the student could learn little from it.
 #
 # ### Exercise 2.3: a divergence between the two
 #
@@ -1004,7 +1005,8 @@ print("chosen:", setting)
 # with the same settings.
 #
 # - `gold alone` starts from the layers as they were cut, and learns the text of the gold labels.
-# - `gold, taught` learns from the same messages in the way that 2.7 chose (with fitted layers, soft targets or hidden states, if that way has them).
+# - `gold, taught` learns from the same messages in the way that 2.7 chose (with fitted layers, soft targets or hidden states). If 2.7 chose the plain text,
+#   this student would be `gold alone` again, and is left out.
 # - `gold and pool, taught` learns in the same way from the gold labels and the pseudo-labels, if there is a pool. It sees each message less often.
 #
 # We chose the way and the settings in trials with gold and pool messages. This can be an advantage for the last student: `gold alone` had no trials of its own,
@@ -1317,9 +1319,9 @@ else:
 # *You train a smaller and a larger student, and find out how much of the saving is due to runtime, vocabulary, bits and layers.*
 #
 # How small can a student be, and would a larger one keep more of the teacher's quality? We train two more students on the same messages and in the same way.
-# The smaller one leaves out some layers of our student's upper half. The larger one has all layers of the teacher's lower half, and above them the upper layers
-# of our student. Both make as many steps as our student did in 2.8 and 2.10 together, with rounded weights from the beginning. Neither the way nor the settings
-# were chosen for them. Chapter 4 uses the smaller one for a rollout that goes wrong.
+# The smaller one leaves out some layers of our student's upper half. The larger one has all layers of the teacher's lower half, and above them the upper
+# layers of our student. Both make as many steps as our student did in 2.8 and 2.10 together, with rounded weights from the beginning. Neither the way nor the
+# settings were chosen for them. Chapter 4 rolls out the smaller one, as a mistake that has to be noticed.
 
 # %%
 sections.begin("2.12")
@@ -1646,8 +1648,8 @@ quiz.ask(2)
 # ## Take-aways
 #
 # - Tune the teacher, check whether it still improves, and score it before it teaches. Then check the labels that it writes.
-# - Dropping tokens costs almost no quality, if you keep those in use. After dropping layers, the rest has to be trained again; measure how much quality is
-#   still missing.
+# - Dropping tokens changes few answers, if you keep those in use. After dropping layers, the rest has to be trained again; measure how much quality is still
+#   missing.
 # - A layer's last matrix can be computed from the teacher's hidden states. Measure how good a start it gives.
 # - Compare distillation with training on the gold labels alone, at equal steps. If the interval contains zero, the run cannot tell which is better.
 # - Messages by which you chose a setting must not judge the result.
