@@ -108,7 +108,7 @@ check(
 # ### The same answer in fewer tokens
 #
 # A model writes one token at a time, so each token of an answer costs a pass through all layers. Most of the text of our tickets is the same every time:
-# brackets, quotes, field names, and values from a short list. We add each of these pieces to the model's vocabulary, the tokens that it knows, as one token.
+# brackets, quotes, field names, and values from a list. We add each of these pieces to the model's vocabulary, the tokens that it knows, as one token.
 # The text of the answer stays the same.
 
 # %%
@@ -599,7 +599,7 @@ plots.show(
 )
 
 # %% [markdown]
-# Both tables have about the same size. But the second one lacks tokens of words that the customers of this desk use. The tokenizer now spells these words in
+# Both tables have about the same size. But the second one lacks tokens that the prompt and the messages use. The tokenizer now spells these words in
 # pieces, and the teacher was never tuned on such pieces. So choose the tokens by your own data, not by how frequent they are in general texts.
 #
 # ### Layers
@@ -713,8 +713,8 @@ def page(temperature):
 widgets.flip_book({"teacher": {t: page(t) for t in (0.5, 1, 1.5, 2, 4, 8)}}, over="", along="temperature")
 
 # %% [markdown]
-# Up to a temperature of about 2, the few tokens that the teacher finds likely keep most of the probability. At 8 most of it lies on the many tokens that the
-# teacher finds unlikely, so the student could learn little from it.
+# The higher the temperature, the more of the probability goes to tokens that the teacher finds unlikely. At 8 the likely ones keep only what the title says,
+# so the student could learn little from them.
 #
 # ### Exercise 2.3: a divergence between the two
 #
@@ -1294,7 +1294,8 @@ for name, some in {"frequent": values[often], "rare": values[~often]}.items():
         print(f"{name} values, student against teacher: {in_words(ahead(some['student'], some['teacher']))}")
 
 # %% [markdown]
-# If the student finds a value clearly less often than the teacher does, label more messages with that value before you deploy the student.
+# If the student finds a value clearly less often than the teacher does, label more messages with that value before you deploy the student. If no value has
+# enough test messages to tell, the overall loss of 2.11 has to do.
 #
 # ### Was it distillation?
 #
