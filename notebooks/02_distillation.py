@@ -1295,7 +1295,7 @@ for name, some in {"frequent": values[often], "rare": values[~often]}.items():
 
 # %% [markdown]
 # If the student finds a value clearly less often than the teacher does, label more messages with that value before you deploy the student. If no value has
-# enough test messages to tell, the overall loss of 2.11 has to do.
+# enough test messages to tell, look at the loss over all messages.
 #
 # ### Was it distillation?
 #
