@@ -107,13 +107,15 @@ def plan(
 def shared_out(left, took, train, pool):
     """How so many seconds are spent: epochs of the teacher, messages of the pool, steps of the student.
 
-    Half for the teacher, at most three epochs; a fifth for labels, as many as there are; the student gets the rest, at
-    most six epochs of its lessons.
+    Half for the teacher, at most three epochs; a fifth for labels, but no more than the student can learn from twice; it
+    gets the rest, at most six epochs of its lessons. (Twice, because 1,116 lessons in 614 steps taught less than 756 in
+    782: 5.3 points of 600 messages, 95 % interval 2.1 to 8.5.)
     """
     epochs = min(3.0, max(1.0, left / 2 / (train * took["tune"])))
-    for_label = took["answer"] + STUDIED * took["read"]
-    labels = min(pool, int(max(0.0, left / 5) / for_label))
-    spent = epochs * train * took["tune"] + labels * for_label
+    teacher, for_label = epochs * train * took["tune"], took["answer"] + STUDIED * took["read"]
+    twice = (left - teacher - 2 * train * took["distil"]) / (for_label + 2 * took["distil"])
+    labels = max(0, min(pool, int(left / 5 / for_label), int(twice)))
+    spent = teacher + labels * for_label
     lessons = train + labels
     steps = min(6.0 * lessons, (left - spent) / took["distil"]) / 2
     steps = max(math.ceil(train / 2), int(steps))

@@ -223,6 +223,10 @@ def test_the_minutes_are_shared_out():
     assert told["steps"] == int((600 - 3 * 400 * 0.2 - told["pool"] * label) / 0.1 / 2)
     assert work.shared_out(6000, took, 400, 1200)["steps"] == 3 * 1600  # six epochs of its lessons
     assert work.shared_out(6000, took, 400, 1200)["pool"] == 1200
+    slow = work.shared_out(600, took | {"distil": 0.3}, 400, 1200)
+    assert 100 < slow["pool"] < told["pool"] and 400 + slow["pool"] <= slow["steps"], (
+        "each lesson is learned from twice"
+    )
     least = work.shared_out(1, took, 400, 1200)
     assert least["epochs"] == 1.0 and least["steps"] == 200 and least["pool"] <= 1
 
