@@ -107,9 +107,9 @@ def plan(
 def shared_out(left, took, train, pool):
     """How so many seconds are spent: epochs of the teacher, messages of the pool, steps of the student.
 
-    Half for the teacher, at most three epochs; a fifth for labels, but no more than the student can learn from twice; it
-    gets the rest, at most six epochs of its lessons. (Twice, because 1,116 lessons in 614 steps taught less than 756 in
-    782: 5.3 points of 600 messages, 95 % interval 2.1 to 8.5.)
+    Half for the teacher, at most three epochs; a fifth for labels, but no more than the student can learn from twice.
+    The student gets the rest, at most six epochs of its lessons. (Twice, because 1,116 lessons in 614 steps taught less
+    than 756 in 782: 5.3 points of 600 messages, 95 % interval 2.1 to 8.5.)
     """
     epochs = min(3.0, max(1.0, left / 2 / (train * took["tune"])))
     teacher, for_label = epochs * train * took["tune"], took["answer"] + STUDIED * took["read"]
