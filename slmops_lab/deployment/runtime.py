@@ -399,7 +399,10 @@ class GenAIRuntime:
             generator = self._og.Generator(self.model, params)
         if adapter is not None:
             generator.set_active_adapter(self.adapters, adapter)
-        generator.append_tokens(ids) if "batch_size" in search else _read_on(generator, ids)
+        if "batch_size" in search:  # several prompts, side by side
+            generator.append_tokens(ids)
+        else:
+            _read_on(generator, ids)
         return generator
 
     def _refuse_too_long(self, prompt_tokens, max_new_tokens):
